@@ -1,0 +1,68 @@
+"""``latentwire eval WIRE``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from latentwire.commands.options import OutOption, SmokeOption, WireArgument, numbers, open_wire, words
+
+
+def evaluate(
+    wire: WireArgument,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="SQuAD-shaped JSON or JSONL rows; the shipped SQuAD questions if left out."),
+    ] = None,
+    n: Annotated[
+        int | None, typer.Option(min=1, help="This many questions, drawn by the seed; all if left out.")
+    ] = None,
+    ratio: Annotated[
+        str | None, typer.Option(help="Ratios with commas between; all of the wire's if left out.")
+    ] = None,
+    bits: Annotated[str, typer.Option(help="Bits per value of the packet, with commas between.")] = "16",
+    conditions: Annotated[
+        str | None, typer.Option(help="What is given about the context, with commas between; all if left out.")
+    ] = None,
+    receivers: Annotated[str | None, typer.Option(help="Receivers with commas between; all if left out.")] = None,
+    mode: Annotated[
+        str, typer.Option(help="`context`: the question stays text. `prompt`: it is encoded too.")
+    ] = "context",
+    seed: Annotated[int, typer.Option(help="Draws the questions and the controls.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Questions read at a time.")] = 16,
+    out: OutOption = None,
+    smoke: SmokeOption = False,
+) -> None:
+    """Score a wire under every condition, and print the table."""
+    chosen_ratios = None if ratio is None else numbers("--ratio", ratio)
+    chosen_bits = numbers("--bits", bits)
+    from latentwire.data.rows import read_examples
+    from latentwire.data.squad import shipped_valid
+    from latentwire.evaluation.runner import evaluate as run
+    from latentwire.evaluation.table import print_table
+
+    # the rows are read first: a slip in a file should not wait for models to load
+    examples = read_examples(data or shipped_valid())
+    if smoke:
+        n = min(n or 4, 4)
+    if n is not None and n < len(examples):
+        import random
+
+        examples = random.Random(seed).sample(examples, n)
+    opened = open_wire(wire)
+    results = run(
+        opened,
+        examples,
+        ratios=chosen_ratios or tuple(opened.ratios),
+        bits=chosen_bits,
+        conditions=words(conditions),
+        receivers=words(receivers),
+        mode=mode,
+        seed=seed,
+        batch_size=batch_size,
+        out=out or Path("runs/eval") / Path(wire).name,
+        progress=True,
+    )
+    print_table(results)
