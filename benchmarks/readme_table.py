@@ -54,11 +54,13 @@ def table(results: dict) -> str:
 
 
 def fill(markdown: str, results: Path = RESULTS) -> str:
-    """The document with every table made anew. Raises FileNotFoundError for a file that is not there."""
+    """The document with every table made anew; one whose file is not there yet says so."""
 
     def made(match: re.Match[str]) -> str:
-        data = json.loads((results / match["file"]).read_text(encoding="utf-8"))
-        return match[1] + table(data) + match[4]
+        path = results / match["file"]
+        if not path.is_file():
+            return f"{match[1]}Not measured yet.\n{match[4]}"
+        return match[1] + table(json.loads(path.read_text(encoding="utf-8"))) + match[4]
 
     return BLOCK.sub(made, markdown)
 
@@ -114,7 +116,9 @@ def main(argv: list[str]) -> int:
             if "--check" not in argv:
                 path.write_text(after, encoding="utf-8")
     for path in stale:
-        print(f"{path}: " + ("out of date; run python benchmarks/readme_table.py" if "--check" in argv else "rewritten"))
+        print(
+            f"{path}: " + ("out of date; run python benchmarks/readme_table.py" if "--check" in argv else "rewritten")
+        )
     return int(bool(stale) and "--check" in argv)
 
 

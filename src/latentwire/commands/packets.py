@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,9 @@ from latentwire.commands.options import (
     read_text,
 )
 from latentwire.errors import UserError
+
+if TYPE_CHECKING:
+    from latentwire.packets import Packet
 
 TextFile = Annotated[Path, typer.Argument(metavar="FILE", help="A text file; - for stdin.")]
 PacketFile = Annotated[Path, typer.Argument(metavar="PACKET", help="A packet that `latentwire encode` wrote.")]
@@ -51,17 +54,23 @@ def generate(
     wire: WireArgument,
     packet: Annotated[Path, typer.Option(metavar="PACKET", help="A packet that `latentwire encode` wrote.")],
     receiver: Annotated[str, typer.Option("--receiver", "-r", metavar="R", help="Who reads the packet.")],
-    prompt: Annotated[list[str], typer.Option(help="What to ask; may be given several times.")],
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(help="What to ask; may be given several times. Not needed where the packet holds the question."),
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 32,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token each time.")] = 0.0,
     seed: Annotated[int, typer.Option(help="For temperatures above 0.")] = 0,
 ) -> None:
     """Let a receiver read a packet and answer, one line for each prompt."""
-    data = _read_packet(packet)
+    received = _unpack(packet)
+    if received.mode == "context" and not prompt:
+        raise UserError(f"{packet} holds a text without a question; ask one with --prompt")
     opened = open_wire(wire)
     reading = opened.receiver(chosen_receivers(opened, [receiver])[0])
-    received = _unpack(packet, data, opened.fingerprint)
-    answers = reading.generate(received, prompt, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+    answers = reading.generate(
+        received, list(prompt or [""]), max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
+    )
     for answer in answers:
         typer.echo(answer)
 
@@ -88,28 +97,24 @@ def ask(
 
 def inspect(packet: PacketFile) -> None:
     """Say what is in a packet, without any model."""
-    data = _read_packet(packet)
+    unpacked = _unpack(packet)
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title=str(packet), show_header=False, title_justify="left")
-    for key, value in _unpack(packet, data).describe().items():
+    for key, value in unpacked.describe().items():
         table.add_row(str(key).replace("_", " "), str(value))
-    table.add_row("bytes", str(len(data)))
     Console().print(table)
 
 
-def _read_packet(path: Path) -> bytes:
+def _unpack(path: Path) -> Packet:
     try:
-        return path.read_bytes()
+        data = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"there is no packet {path}; make one with `latentwire encode`") from None
-
-
-def _unpack(path: Path, data: bytes, encoder: bytes | None = None):
     from latentwire.packets import Packet
 
     try:
-        return Packet.from_bytes(data, encoder=encoder)
+        return Packet.from_bytes(data)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None

@@ -27,6 +27,7 @@ from latentwire.evaluation.metrics import f1
 from latentwire.packets import Packet
 
 if TYPE_CHECKING:
+    from latentwire.reading import Reading
     from latentwire.types import Example
     from latentwire.wire import Wire
 
@@ -143,7 +144,7 @@ def _answers(wire: Wire, passage: Passage, packet: Packet, receivers: Sequence[s
     """A small table per question, one row per receiver; the columns of all of them line up."""
     questions = [question for question, _ in passage.questions]
     readings = {name: wire.receiver(name) for name in receivers}
-    from_text = {name: [reading.answer(passage.text, q) for q in questions] for name, reading in readings.items()}
+    from_text = {name: [_answer(reading, passage.text, q) for q in questions] for name, reading in readings.items()}
     from_packet = {name: reading.generate(packet, questions) for name, reading in readings.items()}
     parts: list[Text | Table] = []
     for index, (question, answers) in enumerate(passage.questions):
@@ -157,6 +158,14 @@ def _answers(wire: Wire, passage: Passage, packet: Packet, receivers: Sequence[s
             table.add_row(name, _marked(from_text[name][index], answers), _marked(from_packet[name][index], answers))
         parts.append(table)
     return Group(*parts)
+
+
+def _answer(reading: Reading, text: str, question: str) -> str:
+    try:
+        return reading.answer(text, question)
+    except UserError:
+        # a text may be longer than a small reader's window; its packet can still be read, and is worth showing
+        return "(the text is longer than its window)"
 
 
 def _marked(answer: str, answers: tuple[str, ...]) -> Text:
