@@ -1,0 +1,54 @@
+"""What the README tells a newcomer to type is typed here, in its ``--smoke`` form where the command has one."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from latentwire import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SMOKED = {"demo", "train", "eval"}
+TEXT = (
+    "The Norwegian expedition to the South Pole was led by Roald Amundsen. He and four others arrived at the pole on "
+    "14 December 1911, five weeks before a British party under Robert Falcon Scott."
+)
+
+
+def commands() -> list[str]:
+    """Every ``latentwire …`` line of the bash blocks, in order."""
+    blocks = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
+    lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.startswith("latentwire ")]
+
+
+@pytest.fixture
+def newcomer(tmp_path, monkeypatch, tiny_data_dir):
+    """A directory with a paragraph in ``my.txt``, the configs, and a little data where the README has it."""
+    (tmp_path / "my.txt").write_text(TEXT, encoding="utf-8")
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    (tmp_path / "data").symlink_to(tiny_data_dir)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_every_readme_command_runs(newcomer, capsys):
+    seen = commands()
+    assert len(seen) >= 8
+    for line in seen:
+        argv = shlex.split(line)[1:]
+        if argv[:2] == ["data", "prepare"]:
+            continue  # its inputs are gigabytes; tests/data runs it on small ones
+        if argv[0] in SMOKED:
+            argv.append("--smoke")
+        assert cli.main(argv) == 0, f"{line}\n{capsys.readouterr().err}"
+
+
+def test_the_python_example_runs(newcomer, capsys):
+    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    exec(compile(example, "README.md", "exec"), {})
+    assert {"llama", "qwen2"} <= {line.split()[0] for line in capsys.readouterr().out.splitlines() if line}
