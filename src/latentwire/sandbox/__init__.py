@@ -1,0 +1,1 @@
+"""The embedded default: three small English readers trained from scratch, and what made them."""

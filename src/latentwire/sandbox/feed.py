@@ -1,0 +1,110 @@
+"""Batches for the readers' training: everything lies on the device, a batch is an index into it.
+
+What stands in a batch follows from the seed and a running count alone, so a resumed run sees the rows that an unbroken
+one would have seen, whatever happened in between.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentwire.sandbox import packing
+
+_FAR = 0.15  # share of rows whose positions jump once: trains positions beyond the row's length (PoSE, Zhu et al. 2023)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows ``[B, T]``: ids and positions int64; ``allowed`` bool ``[B, 1, T, T]`` or None (causal); role of each token."""
+
+    ids: Tensor
+    position: Tensor
+    target: Tensor
+    role: Tensor
+    allowed: Tensor | None
+
+
+class Order:
+    """Row numbers of a set of ``size`` rows, shuffled anew each epoch, addressed by a running count."""
+
+    def __init__(self, size: int, seed: list[int]) -> None:
+        self.size, self.seed = size, seed
+        self._epoch, self._order = -1, np.empty(0, np.int64)
+
+    def take(self, start: int, count: int) -> np.ndarray:
+        """Rows ``start`` … ``start + count`` of the endless sequence."""
+        taken = []
+        while count:
+            epoch, at = divmod(start, self.size)
+            if epoch != self._epoch:
+                self._epoch = epoch
+                self._order = np.random.default_rng([*self.seed, epoch]).permutation(self.size)
+            part = self._order[at : at + count]
+            taken.append(part)
+            start, count = start + len(part), count - len(part)
+        return np.concatenate(taken)
+
+
+class Feed:
+    """The reader's data on ``device``: rows of text, rows of made and of real questions."""
+
+    def __init__(
+        self, text: np.ndarray, made: packing.Rows, asked: packing.Rows, positions: int, seed: int, device: torch.device
+    ) -> None:
+        self.device, self.positions, self.seed = device, positions, seed
+        self.text = _narrow(text).to(device)
+        # one array for both kinds of questions: a batch that mixes them is still one index
+        both, self.n_made = packing.Rows.join([made, asked]), len(made)
+        self.ids = _narrow(both.ids).to(device)
+        self.place = _narrow(both.position).to(device)
+        self.segment = torch.from_numpy(both.segment).to(device)
+        self.role = torch.from_numpy(both.role).to(device)
+        self.orders = {
+            "text": Order(len(text), [seed, 1]),
+            "made": Order(len(made), [seed, 2]),
+            "asked": Order(len(asked), [seed, 3]),
+        }
+        self.seen = dict.fromkeys(self.orders, 0)
+
+    def _index(self, name: str, count: int) -> np.ndarray:
+        rows = self.orders[name].take(self.seen[name], count)
+        self.seen[name] += count
+        return rows
+
+    def _positions(self, position_BT: Tensor, step: int) -> Tensor:
+        rng = np.random.default_rng([self.seed, 4, step])
+        rows, length = position_BT.shape
+        room = self.positions - length
+        far = (rng.random(rows) < _FAR) * rng.integers(0, max(room, 0) + 1, rows)
+        cut = rng.integers(1, length, rows)
+        jump = torch.from_numpy(np.stack([far, cut])).to(self.device, non_blocking=True)
+        return position_BT + jump[0, :, None] * (position_BT >= jump[1, :, None])
+
+    def plain(self, rows: int, step: int) -> Batch:
+        """``rows`` rows of text, every token a target."""
+        index = torch.from_numpy(self._index("text", rows)).to(self.device)
+        ids = self.text[index].long()
+        place = torch.arange(ids.shape[1], device=self.device).expand_as(ids)
+        role = torch.full_like(ids, packing.REST)
+        role[:, -1] = 0
+        return Batch(ids, self._positions(place, step), ids.roll(-1, 1), role, None)
+
+    def questions(self, rows: int, asked: int, step: int) -> Batch:
+        """``rows`` packed rows, ``asked`` of them of real questions."""
+        made = self._index("made", rows - asked) if rows > asked else np.empty(0, np.int64)
+        real = self._index("asked", asked) + self.n_made if asked else np.empty(0, np.int64)
+        index = torch.from_numpy(np.concatenate([made, real])).to(self.device)
+        ids = self.ids[index].long()
+        role = self.role[index].roll(-1, 1)
+        role[:, -1] = 0
+        place = self._positions(self.place[index].long(), step)
+        return Batch(ids, place, ids.roll(-1, 1), role, packing.allowed(self.segment[index]))
+
+
+def _narrow(array: np.ndarray) -> Tensor:
+    """uint16 as the smallest type that torch indexes with on every device."""
+    return torch.from_numpy(array.astype(np.int16 if int(array.max(initial=0)) < 2**15 else np.int32))

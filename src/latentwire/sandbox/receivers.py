@@ -1,0 +1,278 @@
+"""Train a sandbox reader: ``python -m latentwire.sandbox.receivers CONFIG [key=value …] [--data-dir DIR]``.
+
+One falling learning rate over two phases. *Language*: Wikipedia text, with packed rows of made questions in between
+from a certain point on. *Questions*: rows of made and of real questions, the loss on the answers (and a little on the
+rest), the share of real ones rising. A phase is bounded by minutes (its schedule follows the speed measured) or by
+steps (then a killed run ends with the same weights as an unbroken one). The run's folder holds tokenizer, data shards,
+state, ``metrics.jsonl`` and, at the end, ``checkpoint/`` for transformers and ``packed/``, the form that is shipped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from latentwire import config as configs
+from latentwire.data.files import read_jsonl
+from latentwire.data.rows import data_dir
+from latentwire.errors import UserError
+from latentwire.sandbox import checkpoint, corpus, packing, tokenizers, weights
+from latentwire.sandbox.feed import Batch, Feed
+from latentwire.sandbox.optim import Optimiser
+from latentwire.sandbox.schedule import Clock, Phase
+from latentwire.sandbox.trunk import Shape, Trunk, init
+
+
+@dataclass(frozen=True)
+class ReaderConfig:
+    """How one reader is made. Times are minutes of training without compilation; ``limit`` cuts the data for smokes."""
+
+    name: str = "llama"
+    seed: int = 1
+    shape: Shape = field(default_factory=Shape)
+    tokenizer: str = "bpe"
+    tokenizer_sample: int = 8  # every n-th article
+    shipped_tokenizer: bool = True  # take the package's own where there is one of that name
+    row: int = 512
+    batch: int = 64
+    rate: float = 4e-3
+    language: Phase = field(default_factory=lambda: Phase(minutes=6.0, warmup=200, flat=0.55, start=1.0, end=0.4))
+    questions: Phase = field(default_factory=lambda: Phase(minutes=3.5, start=0.4, end=0.0))
+    made_from: float = 0.35  # point of the language phase from which made questions are mixed in
+    made_share: float = 0.25  # and their share of the steps
+    epochs: float = 5.0  # of real questions; more would make the reader know train answers by heart
+    rest: float = 0.2  # weight of the loss on words that are not the answer
+    compiled: bool = True
+    device: str = "auto"
+    workers: int = 0  # processes that tokenise; 0: one a core
+    limit: int | None = None
+    log_every: int = 25
+    save_minutes: float = 3.0
+    out: str = "runs/readers"
+
+
+class Run:
+    """A training run in its folder."""
+
+    def __init__(self, config: ReaderConfig, data: Path) -> None:
+        self.config, self.data = config, data
+        self.folder = Path(config.out) / config.name
+        self.folder.mkdir(parents=True, exist_ok=True)
+        cuda = torch.cuda.is_available()
+        self.device = torch.device(("cuda" if cuda else "cpu") if config.device == "auto" else config.device)
+        self.precision = torch.bfloat16 if self.device.type == "cuda" else torch.float32
+        if self.device.type == "cuda":
+            torch.backends.cuda.enable_cudnn_sdp(False)
+        masters = {n: t.to(self.device) for n, t in init(config.shape, config.seed).items()}
+        self.weights = {n: t.to(self.precision, copy=True).requires_grad_() for n, t in masters.items()}
+        for leaf in self.weights.values():
+            leaf.grad = torch.zeros_like(leaf)
+        self.optimiser = Optimiser(self.weights, masters)
+        self.trunk = Trunk(config.shape, self.weights, config.compiled and self.device.type == "cuda")
+        self.clock = Clock({"language": config.language, "questions": config.questions})
+        self.tokens = 0
+        self.metrics = self.folder / "metrics.jsonl"
+
+    def prepare(self) -> Feed:
+        """Tokenizer and shards, made where they are missing, and the data on the device."""
+        config, path = self.config, self.folder / "tokenizer.json"
+        tokenizer(config, self.data, path)
+        todo = corpus.jobs(self.data, self.folder / "corpus", path, config.row, config.seed, config.limit)
+        targets = corpus.build(todo, config.workers or os.cpu_count() or 1)
+        kinds = [job.kind for job in todo]
+        text = [p for p, kind in zip(targets, kinds, strict=True) if kind == "text"]
+        made = [p for p, kind in zip(targets, kinds, strict=True) if kind == "made"]
+        asked = [p for p, kind in zip(targets, kinds, strict=True) if kind == "asked"]
+        feed = Feed(
+            corpus.load_text(text, config.row),
+            corpus.load_rows(made),
+            corpus.load_rows(asked),
+            config.shape.positions,
+            config.seed,
+            self.device,
+        )
+        print(f"{config.name}: rows of text, made, asked: {[order.size for order in feed.orders.values()]}", flush=True)
+        return feed
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The loss, and the mean loss on answers (on everything where a batch has none)."""
+        x_BTE = self.trunk.states(batch.ids, batch.position, batch.allowed)
+        each = self.trunk.losses(x_BTE, batch.target)
+        answer, rest = (batch.role == packing.ANSWER).float(), (batch.role == packing.REST).float()
+        on_rest = (each * rest).sum() / rest.sum().clamp(min=1)
+        if batch.allowed is None:
+            return on_rest, on_rest.detach()
+        on_answer = (each * answer).sum() / answer.sum().clamp(min=1)
+        return on_answer + self.config.rest * on_rest, on_answer.detach()
+
+    def step(self, batch: Batch, rate: float) -> tuple[Tensor, Tensor]:
+        """One optimiser step; returns the logged loss and the gradient's norm, both still on the device."""
+        loss, logged = self.loss(batch)
+        loss.backward()
+        self.tokens += batch.ids.numel()
+        return logged, self.optimiser.step(rate)
+
+    def batch(self, feed: Feed) -> Batch:
+        """The next batch of the current phase."""
+        config, clock, done = self.config, self.clock, self.clock.progress
+        if clock.phase == "language":
+            turn = int((clock.step + 1) * config.made_share) > int(clock.step * config.made_share)
+            if turn and done >= config.made_from:
+                return feed.questions(config.batch, 0, clock.count)
+            return feed.plain(config.batch, clock.count)
+        # real questions: from half to one and a half times their mean share, so that they come last
+        left = config.epochs * feed.orders["asked"].size - feed.seen["asked"]
+        to_come = max((clock.total - clock.step) * config.batch, config.batch)
+        share = left / to_come * (0.5 + done) / (1.0 + done / 2.0) if done < 1 else 0.0
+        return feed.questions(config.batch, round(config.batch * min(max(share, 0.0), 0.9)), clock.count)
+
+    def warm_up(self, feed: Feed) -> None:
+        """Compile everything on real shapes before the clock starts; leaves no trace in weights or data."""
+        begun, seen = time.monotonic(), dict(feed.seen)
+        for batch in (feed.plain(self.config.batch, 0), feed.questions(self.config.batch, 0, 0)):
+            self.loss(batch)[0].backward()
+        for leaf in self.weights.values():
+            leaf.grad.zero_()
+        feed.seen.update(seen)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        print(f"{self.config.name}: ready after {time.monotonic() - begun:.1f} s", flush=True)
+
+    def save(self, feed: Feed, name: str = "state") -> None:
+        """Keep the run's state."""
+        facts = {"clock": self.clock.state(), "seen": feed.seen, "tokens": self.tokens, "config": self.hash}
+        checkpoint.save_state(self.folder / f"{name}.safetensors", self.optimiser.state(), facts)
+
+    @property
+    def hash(self) -> str:
+        """Names what may not change between the two halves of a run."""
+        tree = configs.encode(self.config)
+        return configs.config_hash({k: v for k, v in tree.items() if k not in ("out", "device", "workers", "log_every")})
+
+    def resume(self, feed: Feed) -> None:
+        """Take up the state in the folder, if there is one."""
+        path = self.folder / "state.safetensors"
+        if not path.exists():
+            return
+        tensors, facts = checkpoint.load_state(path)
+        if facts["config"] != self.hash:
+            raise UserError(f"{path} was written with another config; give another out=, or delete that folder")
+        self.optimiser.load(tensors)
+        self.clock.load(facts["clock"])
+        feed.seen.update(facts["seen"])
+        self.tokens = facts["tokens"]
+        print(f"{self.config.name}: goes on at {self.clock.phase} step {self.clock.step}", flush=True)
+
+    def train(self) -> Path:
+        """The whole run; returns the checkpoint's folder."""
+        feed = self.prepare()
+        self.warm_up(feed)
+        self.resume(feed)
+        saved, phase = time.monotonic(), self.clock.phase
+        for facts in self._steps(feed):
+            with self.metrics.open("a") as file:
+                file.write(json.dumps(facts) + "\n")
+            if self.clock.phase != phase:
+                self.export(phase)
+                phase = self.clock.phase
+                self.save(feed)
+            elif time.monotonic() - saved > 60 * self.config.save_minutes:
+                self.save(feed)
+                saved = time.monotonic()
+        self.save(feed)
+        folder = self.export("checkpoint")
+        weights.pack(folder, self.folder / "packed")
+        return folder
+
+    def export(self, name: str) -> Path:
+        """The present weights as a transformers checkpoint in the run's folder."""
+        folder = self.folder / name
+        checkpoint.export(self.config.shape, self.optimiser.masters, self.folder / "tokenizer.json", folder)
+        return folder
+
+    def _steps(self, feed: Feed) -> Iterator[dict]:
+        from rich.progress import Progress, TimeElapsedColumn
+
+        config, clock = self.config, self.clock
+        kinds: dict[str, list[Tensor]] = {"text": [], "answer": []}
+        columns = (*Progress.get_default_columns(), TimeElapsedColumn())
+        with Progress(*columns, disable=not sys.stderr.isatty()) as bar:
+            task = bar.add_task(config.name, total=1.0)
+            clock.start()
+            tokens, since = self.tokens, time.monotonic()
+            while clock.phase:
+                batch = self.batch(feed)
+                logged, norm = self.step(batch, config.rate * clock.rate)
+                kinds["text" if batch.allowed is None else "answer"].append(logged)
+                phase, rate, step = clock.phase, config.rate * clock.rate, clock.step
+                if (step + 1) % config.log_every == 0 or clock.last:
+                    losses = {k: round(torch.stack(v).mean().item(), 4) for k, v in kinds.items() if v}  # waits for the GPU
+                    speed = (self.tokens - tokens) / max(time.monotonic() - since, 1e-9)
+                    facts = {"phase": phase, "step": step + 1, **losses, "rate": round(rate, 6)}
+                    facts |= {"norm": round(norm.item(), 3), "tokens": self.tokens, "tokens_per_s": round(speed)}
+                    facts |= {"skipped": int(self.optimiser.skipped.item()), "done": round(clock.progress, 4)}
+                    for held in kinds.values():
+                        held.clear()
+                    clock.measure()
+                    bar.update(task, completed=clock.progress, description=f"{config.name} {phase} {losses}")
+                    tokens, since = self.tokens, time.monotonic()
+                    clock.advance()
+                    yield facts | {"total": clock.total}
+                else:
+                    clock.advance()
+
+
+def tokenizer(config: ReaderConfig, data: Path, path: Path) -> None:
+    """Put the reader's tokenizer at ``path``: the shipped one, or one fitted to a sample of the text."""
+    if path.exists():
+        return
+    try:
+        if config.shipped_tokenizer:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(tokenizers.shipped(config.name), path)
+            return
+    except UserError:
+        pass  # a reader of one's own: fitted below
+
+    def sample() -> Iterator[str]:
+        for file in corpus.text_files(data):
+            for line, row in read_jsonl(file):
+                if config.limit is not None and line > config.limit:
+                    break
+                if line % config.tokenizer_sample == 0:
+                    yield f"{row['title']}\n{row['text']}"
+
+    tokenizers.save(tokenizers.train(config.tokenizer, config.shape.vocabulary, sample()), path)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m latentwire.sandbox.receivers", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("config", help="a YAML file, for example configs/sandbox/readers/llama.yaml")
+    parser.add_argument("overrides", nargs="*", help="key=value, for example language.minutes=2 shape.layers=4")
+    parser.add_argument("--data-dir", help="folder with text/, squad/, nq/ (else LATENTWIRE_DATA)")
+    parser.add_argument("--corpus-only", action="store_true", help="make tokenizer and shards, then stop")
+    given = parser.parse_intermixed_args(arguments)
+    try:
+        config = configs.load(given.config, ReaderConfig, given.overrides)
+        run = Run(config, data_dir(given.data_dir))
+        if given.corpus_only:
+            run.prepare()
+        else:
+            print(run.train())
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
