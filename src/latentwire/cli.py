@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
         if os.environ.get("LATENTWIRE_DEBUG"):
             raise
         line = str(error) if isinstance(error, UserError) else _of_the_system(error)
-        print(f"error: {line}", file=sys.stderr)  # noqa: T201
+        print(f"error: {line}", file=sys.stderr)
         return 2
     return 0
 
