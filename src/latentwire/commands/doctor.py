@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
+import importlib.resources
 import importlib.util
+import json
 import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +20,7 @@ import typer
 from latentwire.errors import UserError
 
 LIBRARIES = ("torch", "transformers", "accelerate", "safetensors", "tokenizers", "huggingface_hub", "draccus")
+SHIPPED = ("readers/llama", "readers/qwen2", "readers/gpt2", "wire")
 EXTRAS = {"zstandard": "data", "datasets": "datasets"}
 
 
@@ -47,15 +51,20 @@ def doctor() -> None:
 
 def findings() -> Iterator[Finding]:
     """Every check in turn; one that fails does not stop the others."""
-    for check in (_python, _libraries, _device, _cache, _weights, _data, _extras):
-        yield from _guarded(check)
-
-
-def _guarded(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    try:
-        yield from check()
-    except (UserError, OSError, ImportError) as error:
-        yield Finding(check.__name__.strip("_"), False, " ".join(str(error).split()))
+    checks = {
+        "python": _python,
+        "libraries": _libraries,
+        "device": _device,
+        "cache": _cache,
+        "shipped weights": _weights,
+        "training data": _data,
+        "extras": _extras,
+    }
+    for name, check in checks.items():
+        try:
+            yield from check()
+        except (UserError, OSError, ImportError) as error:
+            yield Finding(name, False, " ".join(str(error).split()))
 
 
 def _python() -> Iterator[Finding]:
@@ -104,10 +113,20 @@ def _cache() -> Iterator[Finding]:
 
 
 def _weights() -> Iterator[Finding]:
-    from latentwire.sandbox.weights import verify
+    shipped = Path(str(importlib.resources.files("latentwire") / "sandbox"))
+    for name in SHIPPED:
+        folder = shipped / name
+        if not (folder / "manifest.json").is_file():
+            yield Finding(f"sandbox/{name}", False, "not in this installation; reinstall latentwire")
+            continue
+        hashes = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["sha256"]
+        bad = [file for file, expected in hashes.items() if not _has(folder / file, expected)]
+        found = f"{', '.join(bad)} damaged; reinstall latentwire" if bad else f"{len(hashes)} files, hashes right"
+        yield Finding(f"sandbox/{name}", not bad, found)
 
-    for name, problem in verify().items():
-        yield Finding(f"shipped {name}", problem is None, problem or "there, checksums right")
+
+def _has(path: Path, sha256: str) -> bool:
+    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256
 
 
 def _data() -> Iterator[Finding]:

@@ -9,13 +9,18 @@ import typer
 
 from latentwire.commands.options import DataDirOption, OutOption, SmokeOption
 
+SMOKE = (
+    "steps=4 minutes=0 passages=4 asks=1 warmup=1 log_every=1 eval_every=2 save_every=2 "
+    "corpus.windows=64 corpus.contexts=16 corpus.dev=8 corpus.threads=1"
+)
+
 
 def train(
     config: Annotated[
         Path, typer.Argument(metavar="CONFIG", help="A YAML file, for example configs/sandbox/wire.yaml.")
     ],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Dotted overrides, for example train.steps=20.")
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Dotted overrides, for example steps=20.")
     ] = None,
     data_dir: DataDirOption = None,
     out: OutOption = None,
@@ -26,6 +31,9 @@ def train(
     """Train a wire; the same command goes on where a stopped run ended."""
     from latentwire.training.run import train as run
 
-    path = run(config, list(overrides or ()), out=out, data_dir=data_dir, resume=resume, dry_run=dry_run, smoke=smoke)
+    # what was typed comes last, so that it holds in a smoke run too
+    given = [*(SMOKE.split() if smoke else ()), *(overrides or ())]
+    data = None if data_dir is None else str(data_dir)
+    path = run(config, given, out=out, data_dir=data, resume=resume, dry_run=dry_run)
     if not dry_run:
         typer.echo(f"The wire is in {path}. Next: latentwire eval {path}")
