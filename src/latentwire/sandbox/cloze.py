@@ -67,7 +67,7 @@ class Span:
     kind: str
 
 
-def passages(article: str, low: int = 450, high: int = 1500) -> Iterator[str]:
+def passages(article: str, low: int = 350, high: int = 1150) -> Iterator[str]:
     """An article's paragraphs, short ones joined and long ones cut between sentences, of ``low`` to ``high`` characters."""
     held = ""
     for line in article.split("\n"):

@@ -6,6 +6,7 @@ of a part of the text may be made before the rest is there. Jobs are independent
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 from collections.abc import Iterable
@@ -23,7 +24,7 @@ from latentwire.prompt import Prompt, PromptConfig
 from latentwire.sandbox import cloze, packing, tokenizers
 from latentwire.types import Example
 
-PARTS = ("text", "made", "asked")
+PARTS = ("text", "asked", "made")
 """``text-*.npy``: token ids; ``made-*.npz``: rows of questions made from text; ``asked.npz``: rows of real questions."""
 
 
@@ -38,6 +39,7 @@ class Job:
     row: int
     seed: int
     limit: int | None
+    every: int = 1  # made questions: of every n-th article
 
 
 def text_files(data: Path) -> list[Path]:
@@ -48,16 +50,15 @@ def text_files(data: Path) -> list[Path]:
     return files
 
 
-def jobs(data: Path, out: Path, tokenizer: Path, row: int, seed: int, limit: int | None = None) -> list[Job]:
-    """Every shard of a reader, the plain text first because training begins with it. ``limit``: rows read per file."""
-    made: list[Job] = []
+def jobs(data: Path, out: Path, tokenizer: Path, row: int, seed: int, limit: int | None = None, every: int = 1) -> dict[str, list[Job]]:
+    """Every shard of a reader by part. ``limit``: rows read per file. ``every``: questions of every n-th article."""
+    todo: dict[str, list[Job]] = {"asked": [Job("asked", data, out / "asked.npz", tokenizer, row, seed, limit)]}
     for kind, ending in (("text", "npy"), ("made", "npz")):
-        for number, source in enumerate(text_files(data)):
-            target = out / f"{kind}-{source.name.split('.')[0]}.{ending}"
-            made.append(Job(kind, source, target, tokenizer, row, seed + number, limit))
-        if kind == "text":
-            made.append(Job("asked", data, out / "asked.npz", tokenizer, row, seed, limit))
-    return made
+        todo[kind] = [
+            Job(kind, source, out / f"{kind}-{source.name.split('.')[0]}.{ending}", tokenizer, row, seed + number, limit, every)
+            for number, source in enumerate(text_files(data))
+        ]
+    return todo
 
 
 def build(todo: Iterable[Job], workers: int) -> list[Path]:
@@ -71,7 +72,9 @@ def build(todo: Iterable[Job], workers: int) -> list[Path]:
             make(job)
     elif missing:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the pool is the parallelism
-        with ProcessPoolExecutor(min(workers, len(missing))) as pool:
+        # spawned, for a training process with a GPU and threads cannot be forked; niced, for it launches kernels
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(workers, len(missing)), context, initializer=os.nice, initargs=(10,)) as pool:
             list(pool.map(make, missing))
     return [job.target for job in todo]
 
@@ -90,6 +93,8 @@ def _articles(job: Job) -> Iterable[str]:
     for line, row in read_jsonl(job.source):
         if job.limit is not None and line > job.limit:
             return
+        if job.kind == "made" and line % job.every:
+            continue
         yield f"{row['title']}\n{row['text']}"
 
 

@@ -52,28 +52,37 @@ class Order:
 class Feed:
     """The reader's data on ``device``: rows of text, rows of made and of real questions."""
 
-    def __init__(
-        self, text: np.ndarray, made: packing.Rows, asked: packing.Rows, positions: int, seed: int, device: torch.device
-    ) -> None:
+    def __init__(self, text: np.ndarray, positions: int, seed: int, device: torch.device) -> None:
         self.device, self.positions, self.seed = device, positions, seed
         self.text = _narrow(text).to(device)
-        # one array for both kinds of questions: a batch that mixes them is still one index
+        self.orders = {"text": Order(len(text), [seed, 1])}
+        self.seen = {"text": 0, "made": 0, "asked": 0}
+
+    def add(self, made: packing.Rows, asked: packing.Rows) -> None:
+        """Take up the questions (they are needed later than the text, and are made while training runs)."""
+        # one array for both kinds: a batch that mixes them is still one index
         both, self.n_made = packing.Rows.join([made, asked]), len(made)
-        self.ids = _narrow(both.ids).to(device)
-        self.place = _narrow(both.position).to(device)
-        self.segment = torch.from_numpy(both.segment).to(device)
-        self.role = torch.from_numpy(both.role).to(device)
-        self.orders = {
-            "text": Order(len(text), [seed, 1]),
-            "made": Order(len(made), [seed, 2]),
-            "asked": Order(len(asked), [seed, 3]),
-        }
-        self.seen = dict.fromkeys(self.orders, 0)
+        self.ids, self.place = _narrow(both.ids).to(self.device), _narrow(both.position).to(self.device)
+        self.segment = torch.from_numpy(both.segment).to(self.device)
+        self.role = torch.from_numpy(both.role).to(self.device)
+        self.orders["made"], self.orders["asked"] = Order(len(made), [self.seed, 2]), Order(len(asked), [self.seed, 3])
+
+    def dummy(self, rows: int) -> Batch:
+        """A batch of packed rows with nothing in it: the shapes to compile for."""
+        ids = self.text[:1, :].long().expand(rows, -1).contiguous()
+        segment = torch.zeros(ids.shape, dtype=torch.uint8, device=self.device)
+        place = torch.arange(ids.shape[1], device=self.device).expand_as(ids)
+        return Batch(ids, place.contiguous(), ids, torch.full_like(ids, packing.ANSWER), packing.allowed(segment))
 
     def _index(self, name: str, count: int) -> np.ndarray:
         rows = self.orders[name].take(self.seen[name], count)
         self.seen[name] += count
         return rows
+
+    def _send(self, array: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(array)
+        # a copy from pageable memory would wait for everything queued on the GPU, every step
+        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
 
     def _positions(self, position_BT: Tensor, step: int) -> Tensor:
         rng = np.random.default_rng([self.seed, 4, step])
@@ -81,12 +90,12 @@ class Feed:
         room = self.positions - length
         far = (rng.random(rows) < _FAR) * rng.integers(0, max(room, 0) + 1, rows)
         cut = rng.integers(1, length, rows)
-        jump = torch.from_numpy(np.stack([far, cut])).to(self.device, non_blocking=True)
+        jump = self._send(np.stack([far, cut]))
         return position_BT + jump[0, :, None] * (position_BT >= jump[1, :, None])
 
     def plain(self, rows: int, step: int) -> Batch:
         """``rows`` rows of text, every token a target."""
-        index = torch.from_numpy(self._index("text", rows)).to(self.device)
+        index = self._send(self._index("text", rows))
         ids = self.text[index].long()
         place = torch.arange(ids.shape[1], device=self.device).expand_as(ids)
         role = torch.full_like(ids, packing.REST)
@@ -97,7 +106,7 @@ class Feed:
         """``rows`` packed rows, ``asked`` of them of real questions."""
         made = self._index("made", rows - asked) if rows > asked else np.empty(0, np.int64)
         real = self._index("asked", asked) + self.n_made if asked else np.empty(0, np.int64)
-        index = torch.from_numpy(np.concatenate([made, real])).to(self.device)
+        index = self._send(np.concatenate([made, real]))
         ids = self.ids[index].long()
         role = self.role[index].roll(-1, 1)
         role[:, -1] = 0

@@ -16,6 +16,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,11 +46,12 @@ class ReaderConfig:
     shipped_tokenizer: bool = True  # take the package's own where there is one of that name
     row: int = 512
     batch: int = 64
-    rate: float = 4e-3
+    rate: float = 3.5e-3
     language: Phase = field(default_factory=lambda: Phase(minutes=6.0, warmup=200, flat=0.55, start=1.0, end=0.4))
     questions: Phase = field(default_factory=lambda: Phase(minutes=3.5, start=0.4, end=0.0))
     made_from: float = 0.35  # point of the language phase from which made questions are mixed in
     made_share: float = 0.25  # and their share of the steps
+    made_every: int = 1  # questions are made of every n-th article
     epochs: float = 5.0  # of real questions; more would make the reader know train answers by heart
     rest: float = 0.2  # weight of the loss on words that are not the answer
     compiled: bool = True
@@ -82,27 +84,32 @@ class Run:
         self.clock = Clock({"language": config.language, "questions": config.questions})
         self.tokens = 0
         self.metrics = self.folder / "metrics.jsonl"
+        self._pending: Future[tuple[packing.Rows, packing.Rows]] | None = None
 
     def prepare(self) -> Feed:
         """Tokenizer and shards, made where they are missing, and the data on the device."""
         config, path = self.config, self.folder / "tokenizer.json"
         tokenizer(config, self.data, path)
-        todo = corpus.jobs(self.data, self.folder / "corpus", path, config.row, config.seed, config.limit)
-        targets = corpus.build(todo, config.workers or os.cpu_count() or 1)
-        kinds = [job.kind for job in todo]
-        text = [p for p, kind in zip(targets, kinds, strict=True) if kind == "text"]
-        made = [p for p, kind in zip(targets, kinds, strict=True) if kind == "made"]
-        asked = [p for p, kind in zip(targets, kinds, strict=True) if kind == "asked"]
-        feed = Feed(
-            corpus.load_text(text, config.row),
-            corpus.load_rows(made),
-            corpus.load_rows(asked),
-            config.shape.positions,
-            config.seed,
-            self.device,
-        )
-        print(f"{config.name}: rows of text, made, asked: {[order.size for order in feed.orders.values()]}", flush=True)
-        return feed
+        folder, workers = self.folder / "corpus", config.workers or os.cpu_count() or 1
+        todo = corpus.jobs(self.data, folder, path, config.row, config.seed, config.limit, config.made_every)
+        text = corpus.load_text(corpus.build(todo["text"], workers), config.row)
+        print(f"{config.name}: {len(text)} rows of text", flush=True)
+
+        def questions() -> tuple[packing.Rows, packing.Rows]:
+            built = corpus.build([*todo["asked"], *todo["made"]], workers)
+            return corpus.load_rows(built[1:]), corpus.load_rows(built[:1])
+
+        # language modelling begins without the questions: they are made on the other cores meanwhile
+        self._pending = ThreadPoolExecutor(1).submit(questions)
+        return Feed(text, config.shape.positions, config.seed, self.device)
+
+    def need_questions(self, feed: Feed) -> None:
+        """Wait for the questions, once."""
+        if self._pending is not None:
+            feed.add(*self._pending.result())
+            self._pending = None
+            sizes = {name: order.size for name, order in feed.orders.items()}
+            print(f"{self.config.name}: rows {sizes}", flush=True)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The loss, and the mean loss on answers (on everything where a batch has none)."""
@@ -126,10 +133,14 @@ class Run:
         """The next batch of the current phase."""
         config, clock, done = self.config, self.clock, self.clock.progress
         if clock.phase == "language":
+            if done < config.made_from:
+                return feed.plain(config.batch, clock.count)
+            self.need_questions(feed)
             turn = int((clock.step + 1) * config.made_share) > int(clock.step * config.made_share)
-            if turn and done >= config.made_from:
+            if turn:
                 return feed.questions(config.batch, 0, clock.count)
             return feed.plain(config.batch, clock.count)
+        self.need_questions(feed)
         # real questions: from half to one and a half times their mean share, so that they come last
         left = config.epochs * feed.orders["asked"].size - feed.seen["asked"]
         to_come = max((clock.total - clock.step) * config.batch, config.batch)
@@ -139,7 +150,7 @@ class Run:
     def warm_up(self, feed: Feed) -> None:
         """Compile everything on real shapes before the clock starts; leaves no trace in weights or data."""
         begun, seen = time.monotonic(), dict(feed.seen)
-        for batch in (feed.plain(self.config.batch, 0), feed.questions(self.config.batch, 0, 0)):
+        for batch in (feed.plain(self.config.batch, 0), feed.dummy(self.config.batch)):
             self.loss(batch)[0].backward()
         for leaf in self.weights.values():
             leaf.grad.zero_()
@@ -267,7 +278,7 @@ def main(arguments: list[str] | None = None) -> None:
         config = configs.load(given.config, ReaderConfig, given.overrides)
         run = Run(config, data_dir(given.data_dir))
         if given.corpus_only:
-            run.prepare()
+            run.need_questions(run.prepare())
         else:
             print(run.train())
     except UserError as error:

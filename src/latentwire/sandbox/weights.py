@@ -55,6 +55,7 @@ def pack(checkpoint: Path, folder: Path) -> list[Path]:
     for number, part in enumerate(parts):
         files.append(folder / f"weights-{number}.safetensors")
         save_file(part, files[-1], metadata={"format": "pt"})
+        files[-1].chmod(0o644)  # safetensors writes 0600
     if (checkpoint / "tokenizer.json").resolve() != (folder / "tokenizer.json").resolve():
         tree = json.loads((checkpoint / "tokenizer.json").read_text(encoding="utf-8"))
         compact = json.dumps(tree, ensure_ascii=False, separators=(",", ":"))
@@ -93,9 +94,10 @@ def unpack(folder: Path, target: Path) -> Path:
     partial = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
+        (partial / "model.safetensors").chmod(0o644)
         shutil.copyfile(folder / "config.json", partial / "config.json")
         tokenizers.load(folder / "tokenizer.json").save_pretrained(partial)
-        partial.chmod(0o755)
+        partial.chmod(0o755)  # mkdtemp gives 0700
         try:
             partial.rename(target)
         except OSError:
