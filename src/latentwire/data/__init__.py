@@ -1,0 +1,1 @@
+"""Rows with questions, articles of plain text, and how SQuAD is split."""

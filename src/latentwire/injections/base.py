@@ -1,0 +1,37 @@
+"""What every injection is: slots in, the prefix of a frozen receiver out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from latentwire.config import Choice
+from latentwire.receivers import Geometry, Receiver
+from latentwire.types import Prefix
+
+
+@dataclass
+class InjectionConfig(Choice):
+    """Base of all injection configs."""
+
+    def build(self, geometry: Geometry) -> Injection:
+        """The module for a receiver of this geometry, untrained and uncalibrated."""
+        raise NotImplementedError
+
+
+class Injection(nn.Module):
+    """``forward`` gives the prefix *behind the head*: K/V of the slots alone, or head and slots where ``whole``."""
+
+    def calibrate(self, receiver: Receiver, texts: list[str]) -> None:
+        """Take scales from the receiver on plain text before training; kept in the wire as buffers."""
+
+    def forward(
+        self, slots_BSE: Tensor, mask_BS: Tensor, positions_BS: Tensor, next_B: Tensor, receiver: Receiver
+    ) -> Prefix:
+        """Head and slots as a prefix.
+
+        mask_BS: bool, which slots are there. positions_BS: float, where in the receiver's count of positions each slot
+        stands. next_B: int64, the position of the first token behind them.
+        """
+        raise NotImplementedError

@@ -1,0 +1,70 @@
+"""A link: what one receiver needs of its own to read the latents that all receivers share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from latentwire.adapters import AdapterConfig
+from latentwire.adapters.mlp import MLPAdapterConfig
+from latentwire.injections import InjectionConfig
+from latentwire.injections.kv_prefix import KVPrefixConfig
+from latentwire.prompt import PromptConfig
+from latentwire.receivers import Receiver
+from latentwire.types import Latents, Prefix
+
+RESERVE = 128
+"""Positions of the receiver's window that are kept for question and answer when a text's latents are placed."""
+
+
+@dataclass
+class LinkConfig:
+    """receiver: checkpoint directory, hub id or ``sandbox:NAME``. prompt: the layout this receiver was trained with."""
+
+    receiver: str = ""
+    adapter: AdapterConfig = field(default_factory=MLPAdapterConfig)
+    injection: InjectionConfig = field(default_factory=KVPrefixConfig)
+    prompt: PromptConfig = field(default_factory=PromptConfig)
+
+
+class Link(nn.Module):
+    """Adapter and injection of one receiver. ``fertility``: receiver tokens per encoder token, measured on text."""
+
+    fertility: Tensor
+
+    def __init__(self, config: LinkConfig, d_z: int, receiver: Receiver) -> None:
+        super().__init__()
+        self.config = config
+        self.adapter = config.adapter.build(d_z, receiver.geometry.width)
+        self.injection = config.injection.build(receiver.geometry)
+        self.register_buffer("fertility", torch.ones(()))
+
+    def calibrate(self, receiver: Receiver, texts: list[str], source_tokens: int) -> None:
+        """Measure on plain text what is not learnt: K/V statistics or embedding scale, and tokens per source token."""
+        self.injection.calibrate(receiver, texts)
+        self.fertility.fill_(sum(map(len, receiver.prompt.context_ids(texts))) / source_tokens)
+
+    def place(self, latents: Latents, receiver: Receiver) -> tuple[Tensor, Tensor]:
+        """Where slots stand (float [B, S]) and where the next token stands (int64 [B]), in receiver positions.
+
+        Slots are spread evenly over the text they stand for, so the question stands where it would behind the text.
+        A text longer than the window is squeezed into it: positions come closer together, nothing is cut.
+        """
+        slots = self.config.adapter.slots
+        start = receiver.head().mask_BM.shape[1]
+        room = max(receiver.geometry.window - start - RESERVE, 1)
+        length_B = (latents.source_B * self.fertility).clamp_max(room)
+        step_B = length_B / (latents.count_B * slots).clamp_min(1)
+        S = latents.mask_BM.shape[1] * slots
+        index_S = torch.arange(S, device=latents.z_BMD.device)
+        positions_BS = start + (index_S + 0.5) * step_B[:, None] - 0.5
+        return positions_BS.clamp_min(0), start + length_B.round().long()
+
+    def forward(self, latents: Latents, receiver: Receiver, mode: str = "context") -> Prefix:
+        """What the receiver has read after head and latents."""
+        slots_BSE = self.adapter(latents, mode)
+        positions_BS, next_B = self.place(latents, receiver)
+        mask_BS = latents.mask_BM.repeat_interleave(self.config.adapter.slots, 1)
+        return self.injection(slots_BSE, mask_BS, positions_BS, next_B, receiver)

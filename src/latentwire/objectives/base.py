@@ -1,0 +1,86 @@
+"""What every objective is: rows to put behind a passage, and a loss per target token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from latentwire.config import Choice
+from latentwire.objectives.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Passages:
+    """A batch of passages as one receiver sees them, on the training device.
+
+    ids_BT, count_B: the passage's tokens. next_BT, next_count_B: the text that follows it. questions_BRT, asks_BR,
+    length_BR: question rows (question, anchor, answer, end) where targets begin at ``asks`` and end before ``length``.
+    newline: id of the line break that opens a recall.
+    """
+
+    ids_BT: Tensor
+    count_B: Tensor
+    newline: int
+    next_BT: Tensor | None = None
+    next_count_B: Tensor | None = None
+    questions_BRT: Tensor | None = None
+    asks_BR: Tensor | None = None
+    length_BR: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Token rows read on top of a passage's prefix. target_BRT: bool, True where the token itself must be predicted
+    (from the token before it, so a row's first token never is)."""
+
+    ids_BRT: Tensor
+    target_BRT: Tensor
+
+
+@dataclass
+class ObjectiveConfig(Choice):
+    """weight: its share of the loss over time."""
+
+    weight: Schedule = field(default_factory=Schedule)
+
+    def build(self) -> Objective:
+        raise NotImplementedError
+
+
+class Objective:
+    """Base of all objectives.
+
+    source: which steps it belongs to, ``"text"`` or ``"questions"``; ``None`` for one that judges the others' rows.
+    """
+
+    source: str | None = None
+    needs_teacher = False
+
+    def __init__(self, config: ObjectiveConfig) -> None:
+        self.config = config
+
+    def cut(self, passages: Passages, width: int, generator: torch.Generator) -> Rows | None:
+        """Rows of ``width`` tokens behind each passage; None where the objective has none of its own."""
+        return None
+
+    def loss(self, ce_N: Tensor, kl_N: Tensor | None) -> Tensor:
+        """Loss of each target token, from its cross-entropy and its divergence from the teacher (nats)."""
+        return ce_N
+
+
+def window_rows(
+    passages: Passages, start_BR: Tensor, width: int, cue: int
+) -> Rows:
+    """Rows "line break, then the passage from ``start``"; targets are what follows the first ``cue`` tokens."""
+    step_T = torch.arange(width - 1, device=start_BR.device)
+    index_BRT = start_BR[..., None] + step_T
+    inside_BRT = index_BRT < passages.count_B[:, None, None]
+    B, R, _ = index_BRT.shape
+    index_BRT = index_BRT.clamp_max(passages.ids_BT.shape[1] - 1)
+    tokens_BRT = passages.ids_BT[:, None].expand(-1, R, -1).gather(2, index_BRT)
+    newline = tokens_BRT.new_full((B, R, 1), passages.newline)
+    never = torch.zeros_like(newline, dtype=torch.bool)
+    target_BRT = inside_BRT & (step_T >= cue)
+    return Rows(torch.cat([newline, tokens_BRT], 2), torch.cat([never, target_BRT], 2))

@@ -1,0 +1,122 @@
+"""One attention function for every family: scaled dot-product attention on top of a constant prefix.
+
+transformers hands each layer's keyword arguments on to its attention function. We use that to give every layer its own
+prefix keys and values, without a cache object: nothing is stored, nothing is changed by a forward, so the same prefix
+serves many rows, gradients reach it, and one compiled layer serves all layers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AttentionInterface
+
+NAME = "latentwire"
+
+
+def prefix_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    prefix_k: Tensor | None = None,
+    prefix_v: Tensor | None = None,
+    seen: list[tuple[Tensor, Tensor]] | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attend to prefix and own tokens. query [B, heads, T, K]; key, value [B, H, T, K]; prefix [B or 1, H, P, K].
+
+    attention_mask: bool [B, 1, T, P + T], True where attended. ``seen`` receives the joined keys and values, which are
+    the prefix of whatever is read next.
+    """
+    if prefix_k is not None and prefix_v is not None:
+        batch = key.shape[0]
+        key = torch.cat([prefix_k.expand(batch, -1, -1, -1).to(key.dtype), key], 2)
+        value = torch.cat([prefix_v.expand(batch, -1, -1, -1).to(value.dtype), value], 2)
+    if seen is not None:
+        seen.append((key, value))
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        # enable_gqa falls back to the slow kernel as soon as there is a mask
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    out = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, dropout_p=dropout, scale=scaling)
+    return out.transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(NAME, prefix_attention)
+
+
+class Layers:
+    """A decoder's layers, plain or compiled.
+
+    Compiling is of the layers' common forward: one graph serves all layers, because nothing in it depends on the
+    layer's number. Compiling a whole model would take minutes; and each new shape costs a graph, so it is switched on
+    only around steps of fixed shape.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.plain = type(decoder_layers(model)[0]).forward
+        self.fast: Any = None
+        self.run: Any = self.plain
+
+    def compile(self, on: bool = True) -> None:
+        """Use the compiled layer (made at the first call of each shape), or the plain one again."""
+        if on and self.fast is None:
+            self.fast = torch.compile(self.plain, dynamic=False)
+        self.run = self.fast if on else self.plain
+
+
+def route_prefix(model: nn.Module) -> Layers:
+    """Let ``model(..., prefix=[(k, v), ...], seen=[])`` reach each decoder layer with its own part."""
+    routed = Layers(model)
+    for number, layer in enumerate(decoder_layers(model)):
+
+        def forward(
+            *args: Any, prefix: Any = None, seen: Any = None, layer: Any = layer, number: int = number, **kwargs: Any
+        ) -> Any:
+            # position_ids are used up before the layers; an unused changing tensor would only be guarded on
+            kwargs.pop("position_ids", None)
+            if prefix is not None:
+                kwargs["prefix_k"], kwargs["prefix_v"] = prefix[number]
+            if seen is None:
+                return routed.run(layer, *args, **kwargs)
+            own: list[tuple[Tensor, Tensor]] = []
+            out = routed.run(layer, *args, seen=own, **kwargs)
+            seen.append(own[0])
+            return out
+
+        layer.forward = forward  # ty: ignore[invalid-assignment]
+    return routed
+
+
+def decoder_layers(model: nn.Module) -> nn.ModuleList:
+    """The list of decoder layers of a bare transformers decoder."""
+    for name in ("layers", "h"):
+        layers = getattr(model, name, None)
+        if isinstance(layers, nn.ModuleList):
+            return layers
+    raise TypeError(f"{type(model).__name__} keeps its layers under a name that is not known here")
+
+
+def own_causal(mask_BT: Tensor) -> Tensor:
+    """Causal attention among a row's own real tokens. mask_BT bool -> bool [B, T, T]."""
+    T = mask_BT.shape[1]
+    causal = torch.ones(T, T, dtype=torch.bool, device=mask_BT.device).tril()
+    # a padded token must see something, or its softmax is NaN and poisons gradients: let it see itself
+    return (causal & mask_BT[:, None, :]) | torch.eye(T, dtype=torch.bool, device=mask_BT.device)
+
+
+def with_prefix(own_BTT: Tensor, prefix_mask_BP: Tensor | None) -> Tensor:
+    """Mask [B, 1, T, P + T] of rows that see all of their prefix and what ``own_BTT`` allows of themselves."""
+    if prefix_mask_BP is None:
+        return own_BTT[:, None]
+    B = max(own_BTT.shape[0], prefix_mask_BP.shape[0])
+    T = own_BTT.shape[1]
+    seen = prefix_mask_BP[:, None, :].expand(B, T, -1)
+    return torch.cat([seen, own_BTT.expand(B, -1, -1)], -1)[:, None]

@@ -1,0 +1,185 @@
+"""A frozen causal LM that reads on top of a prefix. Every quirk of transformers that wires meet is dealt with here."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+from latentwire.prompt import Prompt, PromptConfig
+from latentwire.receivers.attention import NAME, own_causal, route_prefix, with_prefix
+from latentwire.receivers.geometry import Geometry
+from latentwire.types import Prefix
+
+
+class Receiver:
+    """A frozen LM with its tokenizer and layout.
+
+    It is not an ``nn.Module`` on purpose: nothing that owns it can put it into an optimiser or a checkpoint.
+    """
+
+    def __init__(
+        self, name: str, model: Any, tokenizer: Any, prompt: PromptConfig | None = None
+    ) -> None:
+        self.name, self.model, self.tokenizer = name, model.eval().requires_grad_(False), tokenizer
+        model.config._attn_implementation = NAME
+        self.decoder = model.get_decoder()
+        self.layers = route_prefix(self.decoder)
+        self.geometry = Geometry.of(model)
+        self.prompt = Prompt(prompt or PromptConfig(), tokenizer)
+        self._head: Prefix | None = None
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.get_input_embeddings().weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.get_input_embeddings().weight.dtype
+
+    def embed(self, ids_BT: Tensor) -> Tensor:
+        """Token embeddings [B, T, E] as the receiver's first layer gets them (Gemma scales them inside)."""
+        return self.model.get_input_embeddings()(ids_BT)
+
+    def states(
+        self,
+        ids_BT: Tensor | None = None,
+        *,
+        embeds_BTE: Tensor | None = None,
+        positions_BT: Tensor,
+        own_BTT: Tensor,
+        prefix: Prefix | None = None,
+        seen: list[tuple[Tensor, Tensor]] | None = None,
+    ) -> Tensor:
+        """Last hidden states [B, T, E] of tokens or vectors read on top of ``prefix``.
+
+        positions_BT: int64, where each token stands (never derived from the mask: forward does not, and GPT-2 shows
+        it). own_BTT: bool, who sees whom among the rows' own tokens. seen: receives per layer the joined K/V.
+        """
+        if embeds_BTE is not None:
+            embeds_BTE = embeds_BTE.to(self.dtype)
+        extra: dict[str, Any] = {} if prefix is None else {"prefix": prefix.kv}
+        if seen is not None:
+            extra["seen"] = seen
+        out = self.decoder(
+            input_ids=ids_BT,
+            inputs_embeds=embeds_BTE,
+            attention_mask=with_prefix(own_BTT, None if prefix is None else prefix.mask_BM),
+            position_ids=positions_BT,
+            use_cache=False,
+            **extra,
+        )
+        return out.last_hidden_state
+
+    def read(
+        self,
+        ids_BT: Tensor | None,
+        mask_BT: Tensor,
+        prefix: Prefix | None = None,
+        *,
+        embeds_BTE: Tensor | None = None,
+        positions_BT: Tensor | None = None,
+    ) -> Prefix:
+        """Read tokens (or vectors) causally behind ``prefix``; the result is the longer prefix.
+
+        Pads (``mask_BT`` False) may stand anywhere. positions_BT: where tokens stand; by default consecutive.
+        """
+        start_B = 0 if prefix is None else prefix.next_B[:, None]
+        if positions_BT is None:
+            positions_BT = start_B + (mask_BT.long().cumsum(-1) - 1).clamp_min(0)
+        seen: list[tuple[Tensor, Tensor]] = []
+        self.states(
+            ids_BT,
+            embeds_BTE=embeds_BTE,
+            positions_BT=positions_BT,
+            own_BTT=own_causal(mask_BT),
+            prefix=prefix,
+            seen=seen,
+        )
+        before = mask_BT.new_zeros(mask_BT.shape[0], 0) if prefix is None else prefix.mask_BM
+        mask_BM = torch.cat([before.expand(mask_BT.shape[0], -1), mask_BT], 1)
+        last_B = torch.where(mask_BT, positions_BT, -1).amax(-1) + 1
+        floor_B = torch.zeros_like(last_B) if prefix is None else prefix.next_B.expand_as(last_B)
+        return Prefix(seen, mask_BM, torch.maximum(last_B, floor_B))
+
+    def head(self) -> Prefix:
+        """Prefix of the layout's beginning (``<s>Context:``), batch of one; read once and kept."""
+        if self._head is None or self._head.mask_BM.device != self.device:
+            ids = torch.tensor([self.prompt.head_ids()], device=self.device)
+            with torch.no_grad():
+                self._head = self.read(ids, torch.ones_like(ids, dtype=torch.bool))
+        return self._head
+
+    def head_for(self, batch: int) -> Prefix:
+        """The head's prefix for a batch (expanded, not copied)."""
+        head = self.head()
+        kv = [(k.expand(batch, -1, -1, -1), v.expand(batch, -1, -1, -1)) for k, v in head.kv]
+        return Prefix(kv, head.mask_BM.expand(batch, -1), head.next_B.expand(batch))
+
+    def logits(self, h_NE: Tensor) -> Tensor:
+        """Float logits [..., V] of hidden states, with the scale and soft-cap that some families have behind the head."""
+        config = self.model.config.get_text_config()
+        logits = self.model.get_output_embeddings()(h_NE).float()
+        if scale := getattr(config, "logit_scale", None):
+            logits = logits * scale
+        if scaling := getattr(config, "logits_scaling", None):
+            logits = logits / scaling
+        if cap := getattr(config, "final_logit_softcapping", None):
+            logits = torch.tanh(logits / cap) * cap
+        return logits
+
+    def rotate(self, k_BHMK: Tensor, positions_BM: Tensor) -> Tensor:
+        """Keys turned to their positions (float allowed: a slot may stand between two tokens); identity without RoPE."""
+        if not self.geometry.rope:
+            return k_BHMK
+        with torch.autocast(k_BHMK.device.type, enabled=False):
+            cos, sin = self.decoder.rotary_emb(k_BHMK.float(), positions_BM)
+            turned, _ = apply_rotary_pos_emb(k_BHMK.float(), k_BHMK.float(), cos, sin)
+        return turned.to(k_BHMK.dtype)
+
+    @torch.no_grad()
+    def key_value_statistics(self, texts: list[str]) -> dict[str, Tensor]:
+        """Mean and deviation of keys (before RoPE) and values on plain text, each [L, H, K] float32."""
+        ids = self.prompt.context_ids(texts)
+        mask_BT, ids_BT = pad(ids, self.prompt.pad_id, self.device)
+        head = self.head_for(len(ids))
+        read = self.read(ids_BT, mask_BT, head)
+        skip = head.mask_BM.shape[1]
+        positions_BT = skip + torch.arange(ids_BT.shape[1], device=self.device).expand_as(ids_BT)
+        stats: dict[str, list[Tensor]] = {"k_mean": [], "k_std": [], "v_mean": [], "v_std": []}
+        for k_BHTK, v_BHTK in read.kv:
+            flat = {
+                "k": self.rotate(k_BHTK[:, :, skip:].float(), -positions_BT),
+                "v": v_BHTK[:, :, skip:].float(),
+            }
+            for name, x_BHTK in flat.items():
+                x_NHK = x_BHTK.transpose(1, 2)[mask_BT]
+                stats[f"{name}_mean"].append(x_NHK.mean(0))
+                stats[f"{name}_std"].append(x_NHK.std(0))
+        return {name: torch.stack(rows) for name, rows in stats.items()}
+
+    def fingerprint(self) -> str:
+        """Sixteen hex digits over shape and weights (as bfloat16: the same for a copy loaded in another precision)."""
+        digest = hashlib.sha256(repr(sorted(vars(self.geometry).items())).encode())
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(f"{name}{tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().to("cpu", torch.bfloat16).contiguous().view(torch.uint8).numpy())
+        return digest.hexdigest()[:16]
+
+
+def pad(
+    ids: list[list[int]], pad_id: int, device: Any, left: bool = False, width: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Ragged ids as ``(mask_BT bool, ids_BT int64)``, padded on one side to the longest or to ``width``."""
+    width = width or max(1, max(map(len, ids), default=1))
+    ids_BT = torch.full((len(ids), width), pad_id, dtype=torch.long)
+    mask_BT = torch.zeros(len(ids), width, dtype=torch.bool)
+    for row, tokens in enumerate(ids):
+        if tokens:
+            place = slice(width - len(tokens), width) if left else slice(0, len(tokens))
+            ids_BT[row, place] = torch.tensor(tokens)
+            mask_BT[row, place] = True
+    return mask_BT.to(device), ids_BT.to(device)

@@ -1,0 +1,1 @@
+"""Training of wires: corpus, step, loop, checkpoints, collapse watch."""

@@ -1,0 +1,76 @@
+"""Checkpoints: atomic, pruned, without pickle, enough for an exact resume.
+
+Batches and random cuts come from (seed, step), so a checkpoint needs only weights, optimiser moments and the step.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+log = logging.getLogger(__name__)
+KEEP = 2
+
+
+@dataclass
+class Progress:
+    """Where a run stands. smoothed, best: the smoothed metric now and at its best (lower is better)."""
+
+    step: int = 0
+    total: int = 0
+    text_steps: int = 0
+    question_steps: int = 0
+    smoothed: float | None = None
+    best: float | None = None
+    seconds: float = 0.0
+    skipped: int = 0
+    events: list[dict] = field(default_factory=list)
+
+
+def save(directory: Path, wire: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> Path:
+    """Write ``directory/step-N`` so that it is there whole or not at all, then drop all but the newest two."""
+    final = directory / f"step-{progress.step:07d}"
+    part = directory / f".part-{os.getpid()}"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    save_file({k: v.detach().cpu().contiguous() for k, v in wire.state_dict().items()}, part / "wire.safetensors")
+    moments = {}
+    for number, state in optimizer.state_dict()["state"].items():
+        for key, value in state.items():
+            moments[f"{number}.{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
+    save_file(moments, part / "optimizer.safetensors")
+    (part / "progress.json").write_text(json.dumps(asdict(progress), indent=1))
+    shutil.rmtree(final, ignore_errors=True)
+    os.replace(part, final)
+    for old in sorted(directory.glob("step-*"))[:-KEEP]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def load(directory: Path, wire: nn.Module, optimizer: torch.optim.Optimizer) -> Progress | None:
+    """Restore the newest checkpoint that is whole; a damaged one is reported and the one before it is used."""
+    for path in sorted(directory.glob("step-*"), reverse=True):
+        try:
+            weights = load_file(path / "wire.safetensors")
+            moments = load_file(path / "optimizer.safetensors")
+            progress = Progress(**json.loads((path / "progress.json").read_text()))
+        except (OSError, ValueError, TypeError, SafetensorError) as error:
+            log.warning("checkpoint %s is damaged (%s); trying the one before it", path, error)
+            continue
+        wire.load_state_dict(weights, strict=True)
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for key, value in moments.items():
+            number, _, leaf = key.partition(".")
+            state.setdefault(int(number), {})[leaf] = value
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        return progress
+    return None

@@ -1,0 +1,76 @@
+"""What a training run is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from latentwire.objectives import ObjectiveConfig
+from latentwire.wire import WireConfig
+
+
+@dataclass
+class CorpusConfig:
+    """text: folder of articles (default: ``text`` in the data directory). questions: a file of rows (default: SQuAD
+    train in the data directory; without either, there are only text steps). windows: passages cut from plain text. contexts: question passages at most (0: all).
+
+    shortest, longest: encoder tokens of a passage. row: tokens of a row (question and answer, continuation, recall).
+    dev: questions of the slice kept aside, for choosing the best checkpoint. threads: processes that tokenise.
+    stretch: receiver tokens that are kept for each encoder token of a passage; passages beyond it are left out.
+    """
+
+    text: str = ""
+    questions: str = ""
+    windows: int = 400_000
+    contexts: int = 0
+    shortest: int = 128
+    longest: int = 256
+    row: int = 64
+    dev: int = 256
+    threads: int = 0
+    stretch: float = 1.5
+    cache: str = ""
+
+
+@dataclass
+class Stage:
+    """A part of training that lasts until ``until`` (share of all steps); ``questions``: share of its steps that are
+    questions, the others being plain text."""
+
+    until: float = 1.0
+    questions: float = 0.0
+
+
+@dataclass
+class TrainConfig:
+    """wire: the wire to train, or with ``start`` (a trained wire) and ``join`` (link names) only these new links.
+
+    steps, or minutes (the number of steps is then fixed from the speed measured at the beginning). passages: passages
+    per step. asks: questions behind each passage. rate: peak learning rate of the links; the encoder's is
+    ``encoder_rate``. best_over: half-life, in evaluations, of the smoothed metric that chooses the best checkpoint.
+    """
+
+    wire: WireConfig = field(default_factory=WireConfig)
+    objectives: dict[str, ObjectiveConfig] = field(default_factory=dict)
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    stages: list[Stage] = field(default_factory=lambda: [Stage(0.65, 0.0), Stage(1.0, 0.75)])
+    start: str = ""
+    join: list[str] = field(default_factory=list)
+    seed: int = 0
+    steps: int = 0
+    minutes: float = 0.0
+    passages: int = 128
+    asks: int = 4
+    rate: float = 2e-3
+    encoder_rate: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = 0.01
+    warmup: int = 150
+    floor: float = 0.0
+    clip: float = 1.0
+    log_every: int = 20
+    eval_every: int = 500
+    save_every: int = 1000
+    best_over: float = 2.0
+    on_collapse: str = "warn"
+    compile: str = "auto"
+    device: str = "auto"

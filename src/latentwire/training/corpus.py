@@ -1,0 +1,221 @@
+"""Everything a training run reads, tokenised once, in fixed shapes, kept on the training device.
+
+Passages are cut as *text* and tokenised by the encoder and by every receiver, so that all of them stand for the same
+characters whatever their tokens. Question passages keep all their questions behind them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import multiprocessing
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from latentwire.encoders import Encoder
+from latentwire.encoders.base import fill
+from latentwire.errors import UserError
+from latentwire.prompt import Prompt
+from latentwire.training.config import CorpusConfig
+from latentwire.types import Example
+
+log = logging.getLogger(__name__)
+CHARS_PER_TOKEN = 4.3  # a first guess for cutting; what turns out too long is left out
+
+
+@dataclass(frozen=True)
+class Store:
+    """Passages with what stands behind them. ``source``: the encoder's arrays. ``read``: per receiver its arrays
+    (``ids``, ``count``, and ``next``/``next_count`` for text or ``questions``/``asks``/``length`` for questions).
+    ``first``, ``many``: for questions, where a passage's questions begin in the question arrays, and how many."""
+
+    source: dict[str, np.ndarray]
+    read: dict[str, dict[str, np.ndarray]]
+    first: np.ndarray | None = None
+    many: np.ndarray | None = None
+
+    @property
+    def size(self) -> int:
+        return len(self.source["count"])
+
+
+def cut_windows(articles: Iterable[str], config: CorpusConfig, seed: int) -> list[tuple[str, str]]:
+    """(passage, what follows) pairs cut from articles at word boundaries, of random lengths."""
+    rng = np.random.default_rng(seed)
+    behind = int(config.row * CHARS_PER_TOKEN * 1.6)
+    pairs: list[tuple[str, str]] = []
+    for text in articles:
+        start = 0
+        while len(text) - start > config.shortest * CHARS_PER_TOKEN + behind:
+            length = int(rng.integers(config.shortest, int(config.longest * 0.97) + 1) * CHARS_PER_TOKEN)
+            end = text.find(" ", start + length)
+            if end < 0 or len(text) - end < behind:
+                break
+            pairs.append((text[start:end].strip(), text[end : end + behind]))
+            start = end + 1
+            if len(pairs) >= config.windows:
+                return pairs
+    return pairs
+
+
+def text_store(pairs: list[tuple[str, str]], encoder: Encoder, prompts: dict[str, Prompt], config: CorpusConfig) -> Store:
+    """Tokenise passages and what follows them; passages that do not fit the fixed shapes are left out."""
+    parts = [pairs[i : i + 2000] for i in range(0, len(pairs), 2000)]
+
+    def work(part: list[tuple[str, str]]) -> Store | None:
+        return _text_part(part, encoder, prompts, config)
+
+    return _joined([store for store in _spread(work, parts, config.threads) if store is not None])
+
+
+def _text_part(
+    pairs: list[tuple[str, str]], encoder: Encoder, prompts: dict[str, Prompt], config: CorpusConfig
+) -> Store | None:
+    passages = [passage for passage, _ in pairs]
+    fits, rows = _fitting(passages, encoder, prompts, config)
+    if not fits:
+        return None
+    kept = [passages[i] for i in fits]
+    read = {}
+    for name, prompt in prompts.items():
+        behind = [ids[: config.row] for ids in prompt.ids([pairs[i][1] for i in fits])]
+        read[name] = rows[name] | {"next": fill(behind, config.row), "next_count": _lengths(behind)}
+    return Store(encoder.prepare(kept, config.longest).arrays, read)
+
+
+def question_store(
+    examples: list[Example], encoder: Encoder, prompts: dict[str, Prompt], config: CorpusConfig
+) -> Store:
+    """Tokenise contexts, each with all its questions; what does not fit the fixed shapes is left out and counted."""
+    by_context: dict[str, list[Example]] = defaultdict(list)
+    for example in examples:
+        by_context[example.context].append(example)
+    contexts = list(by_context)
+    if config.contexts:
+        contexts = contexts[: config.contexts]
+    fits, rows = _fitting(contexts, encoder, prompts, config)
+    asked: list[list[tuple[str, str]]] = []
+    kept = []
+    for place, i in enumerate(fits):
+        qa = [(e.question, e.answers[0]) for e in by_context[contexts[i]] if e.answers]
+        qa = [pair for pair in qa if all(_row_length(p, *pair) <= config.row for p in prompts.values())]
+        if qa:
+            asked.append(qa)
+            kept.append(place)
+    if not kept:
+        raise UserError("no question passage fits the configured lengths; raise corpus.longest or corpus.row")
+    if len(kept) < len(contexts):
+        log.info("%d of %d contexts fit (corpus.longest, corpus.row)", len(kept), len(contexts))
+    flat = [pair for qa in asked for pair in qa]
+    read = {}
+    for name, prompt in prompts.items():
+        questions = prompt.question_ids([q for q, _ in flat])
+        answers = prompt.answer_ids([a for _, a in flat])
+        lines = [q + a for q, a in zip(questions, answers, strict=True)]
+        read[name] = {key: value[kept] for key, value in rows[name].items()} | {
+            "questions": fill(lines, config.row),
+            "asks": _lengths(questions),
+            "length": _lengths(lines),
+        }
+    many = np.array([len(qa) for qa in asked])
+    source = encoder.prepare([contexts[fits[i]] for i in kept], config.longest).arrays
+    return Store(source, read, np.cumsum(many) - many, many)
+
+
+def _row_length(prompt: Prompt, question: str, answer: str) -> int:
+    return len(prompt.question_ids([question])[0]) + len(prompt.answer_ids([answer])[0])
+
+
+def _fitting(
+    texts: list[str], encoder: Encoder, prompts: dict[str, Prompt], config: CorpusConfig
+) -> tuple[list[int], dict[str, dict[str, np.ndarray]]]:
+    """Which texts are one piece of the encoder and within every receiver's width, and their receiver arrays."""
+    width = int(config.longest * config.stretch)
+    owner = encoder.prepare(texts).owner_P
+    good = np.bincount(owner, minlength=len(texts)) == 1
+    ids = {name: prompt.context_ids(texts) for name, prompt in prompts.items()}
+    for rows in ids.values():
+        good &= np.array([len(row) <= width for row in rows])
+    fits = np.flatnonzero(good).tolist()
+    read = {}
+    for name, rows in ids.items():
+        chosen = [rows[i] for i in fits]
+        read[name] = {"ids": fill(chosen, width), "count": _lengths(chosen)}
+    return fits, read
+
+
+def _lengths(rows: list[list[int]]) -> np.ndarray:
+    return np.array([len(row) for row in rows], dtype=np.int32)
+
+
+def _joined(parts: list[Store]) -> Store:
+    if not parts:
+        raise UserError("no text passage fits; give longer articles, or lower corpus.shortest")
+
+    def stack(pick: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        return {key: np.concatenate([part[key] for part in pick]) for key in pick[0]}
+
+    names = parts[0].read
+    return Store(stack([p.source for p in parts]), {name: stack([p.read[name] for p in parts]) for name in names})
+
+
+_WORK: list[Callable[[Any], Any]] = []
+"""What forked workers run: inherited through the fork, since encoders are not made to be pickled."""
+
+
+def _run_inherited(job: Any) -> Any:
+    return _WORK[-1](job)
+
+
+def _spread(work: Callable[[Any], Any], jobs: list[Any], threads: int) -> list[Any]:
+    threads = threads or max(1, (os.cpu_count() or 2) - 1)
+    if threads == 1 or len(jobs) < 4 or "fork" not in multiprocessing.get_all_start_methods():
+        return [work(job) for job in jobs]
+    # tokenizers' own threads and forked workers would fight for the same cores
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    _WORK.append(work)
+    try:
+        with ProcessPoolExecutor(threads, mp_context=multiprocessing.get_context("fork")) as pool:
+            return list(pool.map(_run_inherited, jobs, chunksize=1))
+    finally:
+        _WORK.pop()
+
+
+def cached(store_name: str, key: dict, directory: str, make: Callable[[], Store]) -> Store:
+    """A store kept as one uncompressed file in ``directory``, named by what it was made from."""
+    if not directory:
+        return make()
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:12]
+    path = Path(directory) / f"{store_name}-{digest}.npz"
+    if path.is_file():
+        with np.load(path, allow_pickle=False) as flat:
+            return _unflatten(dict(flat))
+    store = make()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    flat = {f"source/{k}": v for k, v in store.source.items()}
+    flat |= {f"read/{name}/{k}": v for name, arrays in store.read.items() for k, v in arrays.items()}
+    flat |= {k: v for k, v in (("first", store.first), ("many", store.many)) if v is not None}
+    part = path.with_suffix(f".{os.getpid()}.npz")
+    np.savez(part, **flat)
+    os.replace(part, path)
+    return store
+
+
+def _unflatten(flat: dict[str, np.ndarray]) -> Store:
+    source, read = {}, defaultdict(dict)
+    for key, value in flat.items():
+        room, _, rest = key.partition("/")
+        if room == "source":
+            source[rest] = value
+        elif room == "read":
+            name, _, leaf = rest.partition("/")
+            read[name][leaf] = value
+    return Store(source, dict(read), flat.get("first"), flat.get("many"))

@@ -1,0 +1,157 @@
+"""What a training run needs before its first step: wire, corpus, objectives, all on the device."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from latentwire.data.rows import data_dir, read_examples
+from latentwire.data.squad import kept_aside, load_split
+from latentwire.data.text import iter_articles
+from latentwire.errors import UserError
+from latentwire.prompt import Prompt
+from latentwire.training.batches import Batches
+from latentwire.training.config import TrainConfig
+from latentwire.training.corpus import Store, cached, cut_windows, question_store, text_store
+from latentwire.training.step import Step, token_losses
+from latentwire.types import Example
+from latentwire.wire import Wire
+
+log = logging.getLogger(__name__)
+CALIBRATION = 256  # passages from which links take their statistics
+
+
+@dataclass
+class Run:
+    """All that the loop works on. rows: rows per passage of each kind of step."""
+
+    wire: Wire
+    step: Step
+    names: list[str]
+    text: Batches | None
+    questions: Batches | None
+    dev: Batches | None
+    rows: dict[str, int]
+    source_tokens: int
+    read_tokens: int
+    compiled: bool
+
+    def compile(self, on: bool = True) -> None:
+        """Compiled layers and losses on or off (off for everything that is not of the steps' fixed shapes)."""
+        if not self.compiled:
+            return
+        for name in self.names:
+            self.wire.frozen[name].layers.compile(on)
+        if hasattr(self.wire.encoder, "layers"):
+            self.wire.encoder.layers.compile(on)  # ty: ignore[unresolved-attribute]
+        self.step.fast_losses = torch.compile(token_losses, dynamic=False) if on else token_losses
+
+
+def prepare(config: TrainConfig, data: str | None, accelerator: Accelerator) -> Run:
+    """Wire, corpus and step of a config. Reads data from ``data`` (or the environment's data directory)."""
+    device = accelerator.device
+    sources = {objective.build().source for objective in config.objectives.values()}
+    pairs = read_text(config, data) if "text" in sources else []
+    train, dev = read_questions(config, data) if "questions" in sources else ([], [])
+    calibration = [passage for passage, _ in pairs[:CALIBRATION]] or [e.context for e in train[:CALIBRATION]]
+    wire, names = make_wire(config, calibration, device)
+    prompts = {name: wire.frozen[name].prompt for name in names}
+    stores = tokenise(config, wire, prompts, pairs, train, dev)
+    newline = {name: prompt.ids(["\n"])[0][-1] for name, prompt in prompts.items()}
+
+    def batches(store: Store | None, size: int) -> Batches | None:
+        return None if store is None else Batches(store, newline, size, config.asks, device)
+
+    objectives = {name: objective.build() for name, objective in config.objectives.items()}
+    slots = max(-(-config.corpus.longest // ratio) for ratio in wire.ratios)
+    step = Step(wire, objectives, config.corpus.row, slots, names)
+    for name in names:
+        wire.frozen[name].head()  # read now, or its odd shape would be compiled
+    wire.train()
+    text_rows = sum(getattr(o.config, "rows", 1) for o in objectives.values() if o.source == "text")
+    return Run(
+        wire=wire,
+        step=step,
+        names=names,
+        text=batches(stores["text"], config.passages),
+        questions=batches(stores["questions"], config.passages),
+        dev=batches(stores["dev"], max(1, config.corpus.dev // config.asks)),
+        rows={"text": text_rows, "questions": config.asks},
+        source_tokens=config.corpus.longest,
+        read_tokens=int(config.corpus.longest * config.corpus.stretch),
+        compiled=config.compile == "on" or (config.compile == "auto" and device.type == "cuda"),
+    )
+
+
+def make_wire(config: TrainConfig, texts: list[str], device: torch.device) -> tuple[Wire, list[str]]:
+    """The wire to train and the names of the links that learn."""
+    if not config.start:
+        wire = Wire.create(config.wire, texts, device)
+        return wire, wire.receivers
+    wire = Wire.from_pretrained(config.start, device=device)
+    for name in config.join:
+        if name not in config.wire.links:
+            raise UserError(f"join names {name!r}, but wire.links has no such link; describe it there")
+        wire.join(name, config.wire.links[name], texts)
+    if not config.join:
+        return wire, wire.receivers
+    # encoder and earlier links stay as they are, bit for bit
+    wire.requires_grad_(False)
+    for name in config.join:
+        wire.links[name].requires_grad_(True)
+    return wire, list(config.join)
+
+
+def read_text(config: TrainConfig, data: str | None) -> list[tuple[str, str]]:
+    """Passages of plain text and what follows them."""
+    where = Path(config.corpus.text) if config.corpus.text else data_dir(data)
+    return cut_windows(iter_articles(where), config.corpus, config.seed)
+
+
+def read_questions(config: TrainConfig, data: str | None) -> tuple[list[Example], list[Example]]:
+    """Questions to train on, and those of articles kept aside for choices."""
+    if not config.corpus.questions:
+        where = data_dir(data)
+        return load_split(where, "train"), load_split(where, "dev")
+    rows = read_examples(config.corpus.questions)
+    # without article titles the context decides: all its questions are kept aside or none
+    aside = [kept_aside(example.context) for example in rows]
+    return (
+        [e for e, out in zip(rows, aside, strict=True) if not out],
+        [e for e, out in zip(rows, aside, strict=True) if out],
+    )
+
+
+def tokenise(
+    config: TrainConfig,
+    wire: Wire,
+    prompts: dict[str, Prompt],
+    pairs: list[tuple[str, str]],
+    train: list[Example],
+    dev: list[Example],
+) -> dict[str, Store | None]:
+    """The stores of a run, from the cache where they are."""
+    corpus, encoder = config.corpus, wire.encoder
+    key: dict[str, Any] = {
+        "encoder": config.wire.encoder if not config.start else wire.settings.encoder,
+        "readers": {name: wire.frozen[name].fingerprint() for name in prompts},
+        "corpus": corpus,
+        "seed": config.seed,
+    }
+    stores: dict[str, Store | None] = {"text": None, "questions": None, "dev": None}
+    if pairs:
+        stores["text"] = cached("text", key | {"n": len(pairs), "first": pairs[0]}, corpus.cache,
+                                lambda: text_store(pairs, encoder, prompts, corpus))  # fmt: skip
+    for name, rows in (("questions", train), ("dev", dev)):
+        if rows:
+            stores[name] = cached(name, key | {"n": len(rows), "first": rows[0].id}, corpus.cache,
+                                  lambda rows=rows: question_store(rows, encoder, prompts, corpus))  # fmt: skip
+    for name, store in stores.items():
+        if store is not None:
+            log.info("%s: %d passages", name, store.size)
+    return stores

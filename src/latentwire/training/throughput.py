@@ -1,0 +1,38 @@
+"""How fast a run is: rows and tokens per second, and model-FLOP utilisation from counted operations."""
+
+from __future__ import annotations
+
+import torch
+
+from latentwire.wire import Wire
+
+PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
+"""Dense bf16 peak by a part of the device's name; utilisation is not given for others."""
+
+
+def step_flops(wire: Wire, passages: int, source: int, read: int, rows: int, slots: int, names: list[str]) -> float:
+    """Multiply-adds x 2 of one step, attention scores left out: forward 2 per weight and token, backward 4 where
+    weights learn and 2 where a frozen receiver only passes gradients on; the teacher is forward only.
+
+    source, read, rows: tokens per passage of the encoder, of a receiver's context and of its rows.
+    """
+
+    def body(model: torch.nn.Module) -> int:
+        return sum(p.numel() for p in model.parameters() if p.dim() >= 2) - model.get_input_embeddings().weight.numel()  # ty: ignore[call-non-callable]
+
+    flops = 6.0 * sum(p.numel() for p in wire.encoder.parameters()) * source
+    for name in names:
+        receiver = wire.get_receiver(name)
+        head = receiver.geometry.vocab * receiver.geometry.width
+        link = sum(p.numel() for p in wire.links[name].parameters())
+        flops += 2.0 * body(receiver.decoder) * (read + rows) + 2.0 * head * rows
+        flops += 4.0 * (body(receiver.decoder) + head) * rows + 6.0 * link * slots
+    return flops * passages
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """The device's dense bf16 peak, if it is a known one."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for part, peak in PEAK_FLOPS.items() if part in name), None)

@@ -1,0 +1,112 @@
+"""Plain data that crosses rooms, and the one legend of letters.
+
+Shapes are written as a suffix of the name: ``z_BMD`` is a tensor ``[B, M, D]``.
+
+===== ==========================================================
+B     batch (texts, or rows of one batch)
+T     tokens of a row
+M     latents of a text (or prefix slots, where a prefix is meant)
+D     width of a latent
+E     embedding width of a receiver
+L     layers of a receiver
+H     key/value heads of a receiver
+K     width of a head
+V     vocabulary
+R     rows behind one passage (questions, continuations, recalls)
+===== ==========================================================
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+MODES = ("context", "prompt")
+"""What is encoded: the context alone (its packet answers any question), or context and question together."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One question about one context, with every answer that counts as right."""
+
+    id: str
+    context: str
+    question: str
+    answers: tuple[str, ...]
+    dataset: str = ""
+
+
+@dataclass(frozen=True)
+class Latents:
+    """What an encoder makes of a batch of texts.
+
+    z_BMD: float, zero where ``mask_BM`` is False. mask_BM: bool. source_B: int64, tokens of the *encoder* that the
+    latents of a text stand for. ratio_B: int64, source tokens per latent.
+    """
+
+    z_BMD: Tensor
+    mask_BM: Tensor
+    source_B: Tensor
+    ratio_B: Tensor
+
+    @property
+    def count_B(self) -> Tensor:
+        """Latents of each text, int64 [B]."""
+        return self.mask_BM.sum(-1)
+
+    def with_z(self, z_BMD: Tensor) -> Latents:
+        """The same latents with other values (quantised, zeroed, swapped)."""
+        return replace(self, z_BMD=z_BMD)
+
+    def take(self, index_N: Tensor) -> Latents:
+        """Latents of the texts at ``index_N`` (int64 [N])."""
+        return Latents(self.z_BMD[index_N], self.mask_BM[index_N], self.source_B[index_N], self.ratio_B[index_N])
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """What a frozen receiver has "already read": keys and values for every layer.
+
+    Every way of giving a context (its text, nothing, latents as soft tokens, latents as keys and values) ends as a
+    prefix, and every row (question and answer, continuation, recall) is read on top of one.
+
+    kv: per layer ``(k_BHMK, v_BHMK)``, keys after RoPE. mask_BM: bool, False where padded. next_B: int64, the position
+    of the token that follows.
+    """
+
+    kv: list[tuple[Tensor, Tensor]]
+    mask_BM: Tensor
+    next_B: Tensor
+
+    @property
+    def count_B(self) -> Tensor:
+        """K/V positions that are really there, int64 [B]."""
+        return self.mask_BM.sum(-1)
+
+    def to(self, dtype: torch.dtype) -> Prefix:
+        """The same prefix with keys and values of another dtype."""
+        return replace(self, kv=[(k.to(dtype), v.to(dtype)) for k, v in self.kv])
+
+    def then(self, other: Prefix) -> Prefix:
+        """This prefix with another behind it (what the other was given already stands at its own positions)."""
+        import torch
+
+        kv = [(torch.cat([a, c], 2), torch.cat([b, d], 2)) for (a, b), (c, d) in zip(self.kv, other.kv, strict=True)]
+        return Prefix(kv, torch.cat([self.mask_BM, other.mask_BM], 1), other.next_B)
+
+    def take(self, index_N: Tensor) -> Prefix:
+        """Rows ``index_N`` (int64 [N]): a passage's prefix repeated for each of its questions."""
+        kv = [(k[index_N], v[index_N]) for k, v in self.kv]
+        return Prefix(kv, self.mask_BM[index_N], self.next_B[index_N])
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Answers of a receiver: texts, and their token ids per row without the end token."""
+
+    texts: list[str]
+    ids: list[list[int]]

@@ -1,0 +1,257 @@
+"""The wire: one encoder, and a link for each frozen receiver. Saved without the receivers, loaded strictly."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import ModelHubMixin, snapshot_download
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from latentwire import __version__
+from latentwire.config import decode, encode
+from latentwire.encoders import EncoderConfig
+from latentwire.encoders.lm import LMEncoderConfig
+from latentwire.errors import UserError
+from latentwire.link import Link, LinkConfig
+from latentwire.packets import Packet
+from latentwire.reading import Reading
+from latentwire.receivers import Receiver, load_receiver
+from latentwire.shipped import resolve
+from latentwire.types import MODES, Latents, Prefix
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+@dataclass
+class WireConfig:
+    """Everything that shapes a wire: the encoder all receivers share, and a link by receiver name."""
+
+    encoder: EncoderConfig = field(default_factory=LMEncoderConfig)
+    links: dict[str, LinkConfig] = field(default_factory=dict)
+
+
+class Wire(nn.Module, ModelHubMixin, library_name="latentwire", tags=["prompt-compression", "latents"]):
+    """One encoder and its links. Receivers stay outside the module: never trained, never saved with it.
+
+    >>> wire = Wire.from_pretrained("sandbox")                           # doctest: +SKIP
+    >>> packet = wire.encode(["Nikola Tesla was born in 1856."], ratio=4)[0]  # doctest: +SKIP
+    >>> wire.receiver("llama").generate(packet, "When was Tesla born?")  # doctest: +SKIP
+    """
+
+    def __init__(self, settings: WireConfig, receivers: dict[str, Receiver], assets: Path | None = None) -> None:
+        super().__init__()
+        self.settings, self.frozen = settings, receivers
+        self.encoder = settings.encoder.build(assets)
+        self.links = nn.ModuleDict()
+        for name, receiver in receivers.items():
+            self.links[name] = Link(settings.links[name], settings.encoder.d_z, receiver)
+        self._fingerprint: bytes | None = None
+
+    # -- what it is -------------------------------------------------------------------------------------------------
+
+    @property
+    def receivers(self) -> list[str]:
+        """Names of the receivers that are loaded."""
+        return list(self.frozen)
+
+    @property
+    def ratios(self) -> tuple[int, ...]:
+        """Source tokens per latent that the encoder was made for."""
+        return tuple(self.settings.encoder.ratios)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.encoder.parameters()).device
+
+    @property
+    def fingerprint(self) -> bytes:
+        """Eight bytes over the encoder's weights: packets carry them, and another encoder's packets are refused."""
+        if self._fingerprint is None or self.training:
+            digest = hashlib.sha256()
+            for name, tensor in sorted(self.encoder.state_dict().items()):
+                digest.update(name.encode())
+                digest.update(tensor.detach().float().cpu().contiguous().view(torch.uint8).numpy())
+            self._fingerprint = digest.digest()[:8]
+        return self._fingerprint
+
+    def get_receiver(self, name: str) -> Receiver:
+        """The frozen receiver of that name."""
+        if name not in self.frozen:
+            raise UserError(f"this wire has no receiver {name!r}; it has: {', '.join(self.frozen)}")
+        return self.frozen[name]
+
+    def receiver(self, name: str) -> Reading:
+        """A receiver ready to answer from packets, or from text."""
+        self.get_receiver(name)
+        return Reading(self, name)
+
+    # -- the path: text → latents → packet → latents → prefix -------------------------------------------------------
+
+    def source_texts(self, texts: list[str], questions: list[str] | None = None) -> list[str]:
+        """What is encoded: the contexts, or in prompt mode each context with its question behind it."""
+        if questions is None:
+            return texts
+        if len(questions) != len(texts):
+            raise UserError(f"{len(texts)} texts but {len(questions)} questions; prompt mode encodes them in pairs")
+        layout = next(iter(self.frozen.values())).prompt
+        return [text + layout.question_text(question) for text, question in zip(texts, questions, strict=True)]
+
+    @torch.no_grad()
+    def encode_latents(
+        self, texts: list[str], ratio: int | None = None, questions: list[str] | None = None, batch_size: int = 64
+    ) -> Latents:
+        """Latents of texts of any length, in float32. Neighbours in a batch make no difference."""
+        for number, text in enumerate(texts):
+            if not text.strip():
+                raise UserError(f"text {number} is empty; there is nothing to encode")
+        source = self.encoder.prepare(self.source_texts(texts, questions))
+        return self.encoder.encode(source, ratio or self.ratios[0], batch_size)
+
+    def encode(
+        self, texts: list[str], ratio: int | None = None, questions: list[str] | None = None, batch_size: int = 64
+    ) -> list[Packet]:
+        """A packet for each text. ``ratio``: source tokens per latent. ``questions``: given for prompt mode."""
+        latents = self.encode_latents(texts, ratio, questions, batch_size)
+        mode = MODES[0] if questions is None else MODES[1]
+        return [
+            Packet(z[mask].cpu(), int(source), int(per), mode, self.fingerprint)
+            for z, mask, source, per in zip(
+                latents.z_BMD, latents.mask_BM, latents.source_B, latents.ratio_B, strict=True
+            )
+        ]
+
+    def latents(self, packets: list[Packet]) -> Latents:
+        """Packets back as one batch of latents on the wire's device."""
+        for packet in packets:
+            if packet.encoder != self.fingerprint:
+                raise UserError(
+                    f"packet was made by encoder {packet.encoder.hex()}, this wire's encoder is {self.fingerprint.hex()}; "
+                    "encode the text again with this wire"
+                )
+        device = self.device
+        z_BMD = nn.utils.rnn.pad_sequence([packet.z_MD.to(device).float() for packet in packets], batch_first=True)
+        counts = torch.tensor([len(packet.z_MD) for packet in packets], device=device)
+        mask_BM = torch.arange(z_BMD.shape[1], device=device) < counts[:, None]
+        source_B = torch.tensor([packet.source_tokens for packet in packets], device=device)
+        return Latents(z_BMD, mask_BM, source_B, torch.tensor([packet.ratio for packet in packets], device=device))
+
+    def prefix(self, name: str, latents: Latents, mode: str = "context") -> Prefix:
+        """What receiver ``name`` has read once it has its head and these latents."""
+        receiver = self.get_receiver(name)
+        return self.links[name](latents, receiver, mode)
+
+    # -- making, saving, loading ------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls, settings: WireConfig, texts: list[str], device: str | torch.device = "cpu"
+    ) -> Wire:
+        """A new wire: encoder from its pretrained start, links calibrated on ``texts`` (plain text, a few hundred)."""
+        if not settings.links:
+            raise UserError("the wire has no links; name at least one receiver under links")
+        receivers = {
+            name: load_receiver(resolve(link.receiver), name, prompt=link.prompt, device=device)
+            for name, link in settings.links.items()
+        }
+        start = settings.encoder
+        if isinstance(start, LMEncoderConfig):
+            start = replace(start, init=str(resolve(start.init)), lexicons=[str(resolve(w)) for w in start.lexicons])
+        wire = cls(WireConfig(start, settings.links), receivers)
+        wire.settings = settings
+        for name in receivers:
+            wire.calibrate(name, texts)
+        return wire.to(device)
+
+    def calibrate(self, name: str, texts: list[str]) -> None:
+        """Measure a new link's statistics on plain text."""
+        count = self.encoder.prepare(texts).arrays["count"].sum()
+        self.links[name].calibrate(self.frozen[name], texts, int(count))  # ty: ignore[call-non-callable]
+
+    def join(self, name: str, config: LinkConfig, texts: list[str]) -> None:
+        """Add a receiver with a new, untrained link; encoder and other links stay as they are."""
+        if name in self.frozen:
+            raise UserError(f"this wire already has a receiver {name!r}; give the new one another name")
+        path = resolve(config.receiver)
+        receiver = load_receiver(path, name, prompt=config.prompt, device=self.device)
+        self.frozen[name] = receiver
+        self.settings = WireConfig(self.settings.encoder, {**self.settings.links, name: config})
+        self.links[name] = Link(config, self.settings.encoder.d_z, receiver).to(self.device)
+        self.calibrate(name, texts)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        directory = Path(save_directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        self._fingerprint = None
+        self.encoder.save_assets(directory / "encoder")
+        tree = {
+            "latentwire": __version__,
+            "wire": encode(self.settings),
+            "readers": {name: receiver.fingerprint() for name, receiver in self.frozen.items()},
+            "encoder_fingerprint": self.fingerprint.hex(),
+        }
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        save_file(state, directory / WEIGHTS, metadata={"format": "pt"})
+        (directory / CONFIG).write_text(json.dumps(tree, indent=2, ensure_ascii=False) + "\n")
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path = "sandbox", **kwargs: Any) -> Wire:  # ty: ignore[invalid-method-override]
+        """Load a wire from a directory, a hub id, or ``"sandbox"`` (the one that comes along).
+
+        receivers: names to load (all by default). paths: where to find receivers, by name, if not where they were.
+        device: for the wire and its receivers.
+        """
+        where = resolve(pretrained_model_name_or_path)
+        if isinstance(where, Path) and not (where / CONFIG).is_file():
+            raise UserError(f"{where} holds no wire ({CONFIG} is missing); give a directory that `latentwire train` wrote")
+        return super().from_pretrained(str(where), **kwargs)
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        receivers: Iterable[str] | None = None,
+        paths: dict[str, str | Path] | None = None,
+        device: str | torch.device = "cpu",
+        **hub: Any,
+    ) -> Wire:
+        known = {key: hub[key] for key in ("revision", "cache_dir", "force_download", "local_files_only", "token")}
+        directory = Path(model_id) if Path(model_id).is_dir() else Path(snapshot_download(model_id, **known))
+        try:
+            tree = json.loads((directory / CONFIG).read_text())
+            settings = decode(WireConfig, tree["wire"])
+            state = load_file(directory / WEIGHTS)
+        except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as error:
+            raise UserError(f"{directory} holds no whole wire: {error}") from None
+        names = list(settings.links) if receivers is None else list(receivers)
+        if unknown := [name for name in names if name not in settings.links]:
+            raise UserError(f"this wire has no receiver {unknown[0]!r}; it has: {', '.join(settings.links)}")
+        frozen = {}
+        for name in names:
+            link = settings.links[name]
+            where = resolve((paths or {}).get(name, link.receiver))
+            frozen[name] = load_receiver(where, name, prompt=link.prompt, device=device)
+            if frozen[name].fingerprint() != tree["readers"][name]:
+                raise UserError(
+                    f"receiver {name!r} at {where} is not the model this wire was trained with (fingerprint "
+                    f"{frozen[name].fingerprint()}, expected {tree['readers'][name]}); give the original weights"
+                )
+        wire = cls(settings, frozen, directory / "encoder")
+        absent = tuple(f"links.{name}." for name in settings.links if name not in names)
+        state = {key: value for key, value in state.items() if not key.startswith(absent or "\0")}
+        try:
+            wire.load_state_dict(state, strict=True)
+        except RuntimeError as error:
+            raise UserError(f"weights in {directory} do not fit its config: {' '.join(str(error).split())[:300]}") from None
+        wire.eval().to(device)
+        if wire.fingerprint.hex() != tree["encoder_fingerprint"]:
+            raise UserError(f"the encoder's weights in {directory} are not those its config names; the files are damaged")
+        return wire
