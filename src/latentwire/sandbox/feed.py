@@ -67,13 +67,6 @@ class Feed:
         self.role = torch.from_numpy(both.role).to(self.device)
         self.orders["made"], self.orders["asked"] = Order(len(made), [self.seed, 2]), Order(len(asked), [self.seed, 3])
 
-    def dummy(self, rows: int) -> Batch:
-        """A batch of packed rows with nothing in it: the shapes to compile for."""
-        ids = self.text[:1, :].long().expand(rows, -1).contiguous()
-        segment = torch.zeros(ids.shape, dtype=torch.uint8, device=self.device)
-        place = torch.arange(ids.shape[1], device=self.device).expand_as(ids)
-        return Batch(ids, place.contiguous(), ids, torch.full_like(ids, packing.ANSWER), packing.allowed(segment))
-
     def _index(self, name: str, count: int) -> np.ndarray:
         rows = self.orders[name].take(self.seen[name], count)
         self.seen[name] += count
@@ -112,6 +105,14 @@ class Feed:
         role[:, -1] = 0
         place = self._positions(self.place[index].long(), step)
         return Batch(ids, place, ids.roll(-1, 1), role, packing.allowed(self.segment[index]))
+
+
+def dummy(rows: int, length: int, packed: bool, device: torch.device) -> Batch:
+    """A batch of nothing, causal or packed: the shapes to compile for."""
+    ids = torch.zeros(rows, length, dtype=torch.long, device=device)
+    segment = torch.zeros(rows, length, dtype=torch.uint8, device=device)
+    role = torch.full_like(segment, packing.ANSWER if packed else packing.REST)
+    return Batch(ids, ids, ids, role, packing.allowed(segment) if packed else None)
 
 
 def _narrow(array: np.ndarray) -> Tensor:

@@ -20,6 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,7 +29,7 @@ from latentwire.data.files import read_jsonl
 from latentwire.data.rows import data_dir
 from latentwire.errors import UserError
 from latentwire.sandbox import checkpoint, corpus, packing, tokenizers, weights
-from latentwire.sandbox.feed import Batch, Feed
+from latentwire.sandbox.feed import Batch, Feed, dummy
 from latentwire.sandbox.optim import Optimiser
 from latentwire.sandbox.schedule import Clock, Phase
 from latentwire.sandbox.trunk import Shape, Trunk, init
@@ -87,21 +88,26 @@ class Run:
         self._pending: Future[tuple[packing.Rows, packing.Rows]] | None = None
 
     def prepare(self) -> Feed:
-        """Tokenizer and shards, made where they are missing, and the data on the device."""
+        """Tokenizer and shards, made where they are missing, and the text on the device; compiles meanwhile."""
         config, path = self.config, self.folder / "tokenizer.json"
         tokenizer(config, self.data, path)
         folder, workers = self.folder / "corpus", config.workers or os.cpu_count() or 1
         todo = corpus.jobs(self.data, folder, path, config.row, config.seed, config.limit, config.made_every)
-        text = corpus.load_text(corpus.build(todo["text"], workers), config.row)
-        print(f"{config.name}: {len(text)} rows of text", flush=True)
+
+        def language() -> np.ndarray:
+            return corpus.load_text(corpus.build(todo["text"], workers), config.row)
 
         def questions() -> tuple[packing.Rows, packing.Rows]:
             built = corpus.build([*todo["asked"], *todo["made"]], workers)
             return corpus.load_rows(built[1:]), corpus.load_rows(built[:1])
 
-        # language modelling begins without the questions: they are made on the other cores meanwhile
-        self._pending = ThreadPoolExecutor(1).submit(questions)
-        return Feed(text, config.shape.positions, config.seed, self.device)
+        # compiling needs no data, and language modelling no questions: both are made on the other cores meanwhile
+        aside = ThreadPoolExecutor(1)
+        text, self._pending = aside.submit(language), aside.submit(questions)
+        self.warm_up()
+        feed = Feed(text.result(), config.shape.positions, config.seed, self.device)
+        print(f"{config.name}: {feed.orders['text'].size} rows of text", flush=True)
+        return feed
 
     def need_questions(self, feed: Feed) -> None:
         """Wait for the questions, once."""
@@ -147,22 +153,21 @@ class Run:
         share = left / to_come * (0.5 + done) / (1.0 + done / 2.0) if done < 1 else 0.0
         return feed.questions(config.batch, round(config.batch * min(max(share, 0.0), 0.9)), clock.count)
 
-    def warm_up(self, feed: Feed) -> None:
-        """Compile everything on real shapes before the clock starts; leaves no trace in weights or data."""
-        begun, seen = time.monotonic(), dict(feed.seen)
-        for batch in (feed.plain(self.config.batch, 0), feed.dummy(self.config.batch)):
-            self.loss(batch)[0].backward()
+    def warm_up(self) -> None:
+        """Compile everything on the real shapes before the clock starts; leaves no trace."""
+        begun, config = time.monotonic(), self.config
+        for packed in (False, True):
+            self.loss(dummy(config.batch, config.row, packed, self.device))[0].backward()
         for leaf in self.weights.values():
             leaf.grad.zero_()
-        feed.seen.update(seen)
         if self.device.type == "cuda":
             torch.cuda.synchronize()
-        print(f"{self.config.name}: ready after {time.monotonic() - begun:.1f} s", flush=True)
+        print(f"{config.name}: ready after {time.monotonic() - begun:.1f} s", flush=True)
 
-    def save(self, feed: Feed, name: str = "state") -> None:
+    def save(self, feed: Feed) -> None:
         """Keep the run's state."""
         facts = {"clock": self.clock.state(), "seen": feed.seen, "tokens": self.tokens, "config": self.hash}
-        checkpoint.save_state(self.folder / f"{name}.safetensors", self.optimiser.state(), facts)
+        checkpoint.save_state(self.folder / "state.safetensors", self.optimiser.state(), facts)
 
     @property
     def hash(self) -> str:
@@ -187,22 +192,21 @@ class Run:
     def train(self) -> Path:
         """The whole run; returns the checkpoint's folder."""
         feed = self.prepare()
-        self.warm_up(feed)
         self.resume(feed)
         saved, phase = time.monotonic(), self.clock.phase
         for facts in self._steps(feed):
             with self.metrics.open("a") as file:
                 file.write(json.dumps(facts) + "\n")
-            if self.clock.phase != phase:
-                self.export(phase)
-                phase = self.clock.phase
+            if self.clock.phase and self.clock.phase != phase:
                 self.save(feed)
+                self.export(phase)
+                phase, saved = self.clock.phase, time.monotonic()
             elif time.monotonic() - saved > 60 * self.config.save_minutes:
                 self.save(feed)
                 saved = time.monotonic()
-        self.save(feed)
         folder = self.export("checkpoint")
         weights.pack(folder, self.folder / "packed")
+        self.save(feed)
         return folder
 
     def export(self, name: str) -> Path:
