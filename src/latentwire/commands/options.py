@@ -67,7 +67,13 @@ def open_wire(name: str) -> Wire:
     logging.disable_progress_bar()
     from latentwire import Wire
 
-    return Wire.from_pretrained(name)
+    try:
+        return Wire.from_pretrained(name)
+    except OSError as error:  # what the hub client raises: no such id, no right to it, no connection
+        reason = " ".join(str(error).split()).split(". ")[0]
+        raise UserError(
+            f"cannot get the wire {name!r} from the hub ({reason}); give a directory, or 'sandbox'"
+        ) from None
 
 
 def chosen_receivers(wire: Wire, asked: list[str] | None) -> list[str]:

@@ -41,12 +41,10 @@ def encode(
     text = read_text(file)
     opened = open_wire(wire)
     packet = opened.encode([text], ratio=chosen_ratio(opened, ratio), questions=[question] if question else None)[0]
-    data = packet.to_bytes(bits=bits)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_bytes(data)
+    size = packet.save(output, bits=bits)
     typer.echo(
         f"{output}: {len(packet.z_MD)} latents for {packet.source_tokens} tokens, "
-        f"{len(data)} bytes for {len(text.encode())} bytes of text"
+        f"{size} bytes for {len(text.encode())} bytes of text"
     )
 
 
@@ -103,18 +101,14 @@ def inspect(packet: PacketFile) -> None:
 
     table = Table(title=str(packet), show_header=False, title_justify="left")
     for key, value in unpacked.describe().items():
-        table.add_row(str(key).replace("_", " "), str(value))
+        shown = ", ".join(f"{k} {v:.3g}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+        table.add_row(key.replace("_", " "), shown)
     Console().print(table)
 
 
 def _unpack(path: Path) -> Packet:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"there is no packet {path}; make one with `latentwire encode`") from None
+    if not path.exists():
+        raise UserError(f"there is no packet {path}; make one with `latentwire encode`")
     from latentwire.packets import Packet
 
-    try:
-        return Packet.from_bytes(data)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+    return Packet.load(path)
