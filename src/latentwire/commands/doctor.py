@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
-import importlib.resources
 import importlib.util
-import json
 import os
 import platform
 import shutil
@@ -20,7 +17,6 @@ import typer
 from latentwire.errors import UserError
 
 LIBRARIES = ("torch", "transformers", "accelerate", "safetensors", "tokenizers", "huggingface_hub", "draccus")
-SHIPPED = ("readers/llama", "readers/qwen2", "readers/gpt2", "wire")
 EXTRAS = {"zstandard": "data", "datasets": "datasets"}
 
 
@@ -101,7 +97,7 @@ def _device() -> Iterator[Finding]:
 
 
 def _cache() -> Iterator[Finding]:
-    from latentwire.sandbox.weights import cache_dir
+    from latentwire.weights import cache_dir
 
     path = cache_dir()
     path.mkdir(parents=True, exist_ok=True)
@@ -113,20 +109,13 @@ def _cache() -> Iterator[Finding]:
 
 
 def _weights() -> Iterator[Finding]:
-    shipped = Path(str(importlib.resources.files("latentwire") / "sandbox"))
+    from latentwire.weights import SHIPPED, check, shipped
+
     for name in SHIPPED:
-        folder = shipped / name
-        if not (folder / "manifest.json").is_file():
-            yield Finding(f"sandbox/{name}", False, "not in this installation; reinstall latentwire")
-            continue
-        hashes = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["sha256"]
-        bad = [file for file, expected in hashes.items() if not _has(folder / file, expected)]
-        found = f"{', '.join(bad)} damaged; reinstall latentwire" if bad else f"{len(hashes)} files, hashes right"
-        yield Finding(f"sandbox/{name}", not bad, found)
-
-
-def _has(path: Path, sha256: str) -> bool:
-    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256
+        try:
+            yield Finding(f"shipped {name}", True, f"{len(check(shipped(name)))} files, hashes right")
+        except UserError as error:
+            yield Finding(f"shipped {name}", False, str(error))
 
 
 def _data() -> Iterator[Finding]:
