@@ -136,7 +136,7 @@ def show_passage(
         ("packet  ", "dim"), f"{len(data):>6,} bytes  {len(packet.z_MD):>4} latents",
         (f"  of {packet.z_MD.shape[1]} values at {bits} bits, {ratio} tokens each", "dim"),
     )  # fmt: skip
-    body = Group(Text(passage.text), Text(), sizes, Text(), table)
+    body = Group(_shortened(passage.text), Text(), sizes, Text(), table)
     console.print(Panel(body, title=f"[bold]{escape(passage.title)}[/]", title_align="left", box=box.ROUNDED))
 
 
@@ -160,12 +160,19 @@ def _answers(wire: Wire, passage: Passage, packet: Packet, receivers: Sequence[s
     return Group(*parts)
 
 
+def _shortened(text: str, longest: int = 1200) -> Text:
+    """A text as it is shown: a long one by its beginning, so that the answers stay on the screen."""
+    if len(text) <= longest:
+        return Text(text)
+    return Text.assemble(text[:longest].rsplit(" ", 1)[0], (f" … ({len(text):,} characters in all)", "dim"))
+
+
 def _answer(reading: Reading, text: str, question: str) -> str:
     try:
         return reading.answer(text, question)
     except UserError:
         # a text may be longer than a small reader's window; its packet can still be read, and is worth showing
-        return "(the text is longer than its window)"
+        return "(too long for its window)"
 
 
 def _marked(answer: str, answers: tuple[str, ...]) -> Text:

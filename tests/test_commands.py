@@ -1,0 +1,181 @@
+"""The commands on a small untrained wire: what they write, what they print, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from latentwire import cli
+from latentwire.packets import Packet
+
+TEXT = (
+    "The Norwegian expedition to the South Pole was led by Roald Amundsen. He and four others arrived at the pole on "
+    "14 December 1911, five weeks before a British party. Reykjavík, Łódź and 東京 took note. 🙂"
+)
+VOCABULARY = {"llama": 12000, "qwen2": 8000}
+
+
+@pytest.fixture(scope="module")
+def wires(tmp_path_factory) -> dict[str, str]:
+    """Directories of two wires over the same two small random readers; their encoders differ."""
+    from latentwire.encoders.lm import LMEncoderConfig
+    from latentwire.link import LinkConfig
+    from latentwire.receivers import load_receiver
+    from latentwire.sandbox import checkpoint, tokenizers
+    from latentwire.sandbox.trunk import Shape, init
+    from latentwire.wire import Wire, WireConfig
+
+    root = tmp_path_factory.mktemp("wires")
+    for name, vocabulary in VOCABULARY.items():
+        shape = Shape(name, vocabulary, 32, 2, 2, 1, 16, 64, 512)
+        checkpoint.export(shape, init(shape, 0), tokenizers.shipped(name), root / name)
+    receivers = {name: load_receiver(root / name, name) for name in VOCABULARY}
+    links = {name: LinkConfig(receiver=str(root / name)) for name in VOCABULARY}
+    made = {}
+    for number, wire in enumerate(("one", "other")):
+        torch.manual_seed(number)
+        encoder = LMEncoderConfig(d_z=16, ratios=(4, 8), init=str(root / "llama"))
+        Wire(WireConfig(encoder, links), receivers).eval().save_pretrained(root / wire)
+        made[wire] = str(root / wire)
+    return made
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "my.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def packet(wires, text, tmp_path, capsys):
+    path = tmp_path / "out" / "my.lw"
+    assert cli.main(["encode", wires["one"], str(text), "-o", str(path), "--ratio", "4", "--bits", "8"]) == 0
+    capsys.readouterr()
+    return path
+
+
+def refused(capsys: pytest.CaptureFixture[str], argv: list[str]) -> str:
+    """The one line with which a command is refused."""
+    assert cli.main(argv) == 2
+    err = capsys.readouterr().err.strip()
+    assert err.startswith("error: ") and "\n" not in err, err
+    return err
+
+
+def test_encode_says_what_it_wrote(wires, text, tmp_path, capsys):
+    path = tmp_path / "p.lw"
+    assert cli.main(["encode", wires["one"], str(text), "-o", str(path), "--ratio", "8", "--bits", "4"]) == 0
+    said = capsys.readouterr().out
+    packet = Packet.load(path)
+    assert f"{len(packet.z_MD)} latents for {packet.source_tokens} tokens" in said
+    assert f"{path.stat().st_size} bytes for {len(TEXT.encode())} bytes of text" in said
+    assert path.stat().st_size == packet.size(4)
+
+
+def test_inspect_needs_no_model(packet, capsys, monkeypatch):
+    monkeypatch.setattr("latentwire.commands.packets.open_wire", None)
+    assert cli.main(["inspect", str(packet)]) == 0
+    out = capsys.readouterr().out
+    assert "context" in out and str(packet.stat().st_size) in out
+
+
+def test_generate_answers_one_line_for_each_prompt(wires, packet, capsys):
+    argv = ["generate", wires["one"], "-r", "qwen2", "--packet", str(packet), "--max-new-tokens", "3"]
+    assert cli.main([*argv, "--prompt", "Who?", "--prompt", "When?"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_a_packet_with_its_question_needs_no_prompt(wires, text, tmp_path, capsys):
+    path = str(tmp_path / "asked.lw")
+    assert cli.main(["encode", wires["one"], str(text), "-o", path, "--question", "Who led it?"]) == 0
+    argv = ["generate", wires["one"], "-r", "llama", "--packet", path, "--max-new-tokens", "2"]
+    assert cli.main(argv) == 0
+    capsys.readouterr()
+
+
+def test_ask_shows_both_sides(wires, text, capsys):
+    assert cli.main(["ask", wires["one"], "--text", str(text), "-q", "Who led it?", "-q", "When?"]) == 0
+    out = capsys.readouterr().out
+    assert all(word in out for word in ("from the text", "from the packet", "llama", "qwen2", "Who led it?", "When?"))
+
+
+def test_ask_one_receiver(wires, text, capsys):
+    assert cli.main(["ask", wires["one"], "--text", str(text), "-q", "Who?", "-r", "qwen2"]) == 0
+    assert "llama" not in capsys.readouterr().out
+
+
+def test_a_text_longer_than_any_window_is_read_from_its_packet(wires, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    path = tmp_path / "long.txt"
+    path.write_text(TEXT * 12, encoding="utf-8")
+    assert cli.main(["ask", wires["one"], "--text", str(path), "-q", "Who?"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("too long for its window") == 2
+    assert f"{len(TEXT * 12):,} characters in all" in out
+
+
+def test_unknown_receiver(wires, packet, capsys):
+    argv = ["generate", wires["one"], "-r", "nobody", "--packet", str(packet), "--prompt", "Who?"]
+    assert "llama, qwen2" in refused(capsys, argv)
+
+
+def test_unknown_ratio_and_bits(wires, text, tmp_path, capsys):
+    argv = ["encode", wires["one"], str(text), "-o", str(tmp_path / "p.lw")]
+    assert "4, 8" in refused(capsys, [*argv, "--ratio", "3"])
+    assert "5" in refused(capsys, [*argv, "--bits", "5"])
+    assert not (tmp_path / "p.lw").exists()
+
+
+def test_packet_of_another_encoder(wires, packet, capsys):
+    argv = ["generate", wires["other"], "-r", "llama", "--packet", str(packet), "--prompt", "Who?"]
+    assert "encode the text again" in refused(capsys, argv)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "grown"])
+def test_damaged_packets(packet, capsys, damage):
+    data = bytearray(packet.read_bytes())
+    if damage == "cut":
+        data = data[:-1]
+    elif damage == "flipped":
+        data[-3] ^= 16
+    else:
+        data += b"more"
+    packet.write_bytes(data)
+    assert str(packet) in refused(capsys, ["inspect", str(packet)])
+
+
+def test_a_directory_without_a_wire(text, tmp_path, capsys):
+    assert "holds no wire" in refused(capsys, ["ask", str(tmp_path), "--text", str(text), "-q", "Who?"])
+
+
+def test_a_receiver_whose_weights_changed(wires, text, tmp_path, capsys):
+    import shutil
+    from pathlib import Path
+
+    from safetensors.torch import load_file, save_file
+
+    changed = tmp_path / "changed"
+    shutil.copytree(Path(wires["one"]).parent / "llama", changed)
+    state = load_file(changed / "model.safetensors")
+    state[next(iter(state))] *= 1.5
+    save_file(state, changed / "model.safetensors", metadata={"format": "pt"})
+    wire = tmp_path / "wire"
+    shutil.copytree(wires["one"], wire)
+    tree = json.loads((wire / "config.json").read_text())
+    tree["wire"]["links"]["llama"]["receiver"] = str(changed)
+    (wire / "config.json").write_text(json.dumps(tree))
+    assert "fingerprint" in refused(capsys, ["ask", str(wire), "--text", str(text), "-q", "Who?"])
+
+
+def test_a_wire_that_is_not_to_be_had(text, capsys, monkeypatch):
+    from latentwire.wire import Wire
+
+    def offline(name):
+        raise ConnectionError("no route to the hub. Try later")
+
+    monkeypatch.setattr(Wire, "from_pretrained", offline)
+    line = refused(capsys, ["ask", "some/wire", "--text", str(text), "-q", "Who?"])
+    assert "some/wire" in line and "no route" in line
