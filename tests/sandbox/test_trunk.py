@@ -56,3 +56,13 @@ def test_a_packed_question_sees_its_context_and_itself_only(family):
                 states = trunk.states(alone, torch.arange(alone.shape[1])[None])[0, len(group.context) :]
                 row, at = torch.nonzero(segment == number * packing.BLOCKS + block, as_tuple=True)
                 assert torch.allclose(packed[row, at], states, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_checkpoint_is_read_back_as_it_was(family, tmp_path):
+    shape = small(family)
+    weights = spread(init(shape, 3))
+    checkpoint.export(shape, weights, tokenizers.shipped(family), tmp_path / "reader")
+    again = checkpoint.read(shape, tmp_path / "reader")
+    assert again.keys() == weights.keys()
+    assert all(torch.equal(again[name], weights[name]) for name in weights)

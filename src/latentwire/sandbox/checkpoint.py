@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from latentwire.errors import UserError
 from latentwire.sandbox import tokenizers
 from latentwire.sandbox.trunk import Shape
 
@@ -55,12 +56,57 @@ def state_dict(shape: Shape, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
+def read(shape: Shape, folder: Path) -> dict[str, Tensor]:
+    """The weights of a checkpoint under our own names, float32: the other way round than :func:`state_dict`."""
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        raise UserError(f"{folder} holds no model.safetensors; give the folder of a checkpoint")
+    theirs = {name: tensor.float() for name, tensor in load_file(path).items()}
+    weights: dict[str, Tensor] = {}
+    for name in shape.shapes():
+        weights[name] = _find(name, theirs, shape)
+        if weights[name].shape != torch.Size(shape.shapes()[name]):
+            raise UserError(
+                f"{folder}: {name} is {tuple(weights[name].shape)}, the config's shape says {shape.shapes()[name]}"
+            )
+    return weights
+
+
+def _find(name: str, theirs: dict[str, Tensor], shape: Shape) -> Tensor:
+    outer = {"embed": "wte.weight", "positions": "wpe.weight", "norm": "ln_f.weight", "norm_bias": "ln_f.bias"}
+    try:
+        if name in outer:
+            plain = {"embed": "model.embed_tokens.weight", "norm": "model.norm.weight"}
+            return theirs[f"transformer.{outer[name]}" if shape.gpt2 else plain[name]]
+        _, layer, leaf = name.split(".")
+        if not shape.gpt2:
+            return theirs[f"model.layers.{layer}.{_HUGGING_FACE[leaf]}"]
+        kind = "bias" if leaf.endswith("_bias") else "weight"
+        stem, into = leaf.removesuffix("_bias"), f"transformer.h.{layer}"
+        if stem in ("norm1", "norm2"):
+            return theirs[f"{into}.ln_{stem[-1]}.{kind}"]
+        if stem in ("q", "k", "v"):
+            return (
+                theirs[f"{into}.attn.c_attn.{kind}"]
+                .chunk(3, -1)["qkv".index(stem)]
+                .permute(*((1, 0) if kind == "weight" else (0,)))
+            )
+        place = {"o": "attn.c_proj", "up": "mlp.c_fc", "down": "mlp.c_proj"}[stem]
+        return theirs[f"{into}.{place}.{kind}"].T if kind == "weight" else theirs[f"{into}.{place}.{kind}"]
+    except KeyError as missing:
+        raise UserError(f"the checkpoint has no {missing}; is it of the family {shape.family!r}?") from None
+
+
 def config(shape: Shape) -> Any:
     """The transformers config of a shape."""
     from transformers import GPT2Config, LlamaConfig, Qwen2Config
 
-    special = {"pad_token_id": tokenizers.PAD, "bos_token_id": tokenizers.BOS, "eos_token_id": tokenizers.EOS}
-    common = {"vocab_size": shape.vocabulary, "tie_word_embeddings": True, "use_cache": True, **special}
+    special: dict[str, Any] = {
+        "pad_token_id": tokenizers.PAD,
+        "bos_token_id": tokenizers.BOS,
+        "eos_token_id": tokenizers.EOS,
+    }
+    common: dict[str, Any] = {"vocab_size": shape.vocabulary, "tie_word_embeddings": True, "use_cache": True, **special}
     if shape.gpt2:
         made = GPT2Config(
             n_embd=shape.width,
@@ -81,19 +127,19 @@ def config(shape: Shape) -> Any:
         num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads,
         num_key_value_heads=shape.kv_heads,
-        head_dim=shape.head_width,
         intermediate_size=shape.ff,
         max_position_embeddings=shape.positions,
         rms_norm_eps=1e-6,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
-        **common,
+        # Qwen2's attention reads head_dim though its config does not declare it
+        **(common | {"head_dim": shape.head_width}),
     )
     made.architectures = [name]
     return made
 
 
 def export(shape: Shape, weights: dict[str, Tensor], tokenizer: Path, folder: Path) -> None:
-    """Write ``folder`` as a checkpoint that ``AutoModelForCausalLM`` and ``AutoTokenizer`` load; whole or not at all."""
+    """Write ``folder`` as a checkpoint for ``AutoModelForCausalLM`` and ``AutoTokenizer``; whole or not at all."""
     partial = folder.with_name(f".{folder.name}-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

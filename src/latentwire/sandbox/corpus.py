@@ -25,7 +25,7 @@ from latentwire.sandbox import cloze, packing, tokenizers
 from latentwire.types import Example
 
 PARTS = ("text", "asked", "made")
-"""``text-*.npy``: token ids; ``made-*.npz``: rows of questions made from text; ``asked.npz``: rows of real questions."""
+"""``text-*.npy``: token ids; ``made-*.npz``: rows of questions made from text; ``asked.npz``: of real ones."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,23 @@ def text_files(data: Path) -> list[Path]:
     return files
 
 
-def jobs(data: Path, out: Path, tokenizer: Path, row: int, seed: int, limit: int | None = None, every: int = 1) -> dict[str, list[Job]]:
+def jobs(
+    data: Path, out: Path, tokenizer: Path, row: int, seed: int, limit: int | None = None, every: int = 1
+) -> dict[str, list[Job]]:
     """Every shard of a reader by part. ``limit``: rows read per file. ``every``: questions of every n-th article."""
     todo: dict[str, list[Job]] = {"asked": [Job("asked", data, out / "asked.npz", tokenizer, row, seed, limit)]}
     for kind, ending in (("text", "npy"), ("made", "npz")):
         todo[kind] = [
-            Job(kind, source, out / f"{kind}-{source.name.split('.')[0]}.{ending}", tokenizer, row, seed + number, limit, every)
+            Job(
+                kind,
+                source,
+                out / f"{kind}-{source.name.split('.')[0]}.{ending}",
+                tokenizer,
+                row,
+                seed + number,
+                limit,
+                every,
+            )
             for number, source in enumerate(text_files(data))
         ]
     return todo

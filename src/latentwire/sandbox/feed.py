@@ -12,14 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latentwire.errors import UserError
 from latentwire.sandbox import packing
 
-_FAR = 0.15  # share of rows whose positions jump once: trains positions beyond the row's length (PoSE, Zhu et al. 2023)
+# share of rows whose positions jump once: trains positions beyond the row's length (PoSE, Zhu et al. 2023)
+_FAR = 0.15
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows ``[B, T]``: ids and positions int64; ``allowed`` bool ``[B, 1, T, T]`` or None (causal); role of each token."""
+    """Rows ``[B, T]``: ids, positions, targets int64; role uint8. ``allowed``: bool ``[B, 1, T, T]``, None: causal."""
 
     ids: Tensor
     position: Tensor
@@ -65,6 +67,9 @@ class Feed:
         self.ids, self.place = _narrow(both.ids).to(self.device), _narrow(both.position).to(self.device)
         self.segment = torch.from_numpy(both.segment).to(self.device)
         self.role = torch.from_numpy(both.role).to(self.device)
+        for name, rows in (("made", made), ("asked", asked)):
+            if not len(rows):
+                raise UserError(f"there are no rows of {name} questions; give more data, or longer rows (row=…)")
         self.orders["made"], self.orders["asked"] = Order(len(made), [self.seed, 2]), Order(len(asked), [self.seed, 3])
 
     def _index(self, name: str, count: int) -> np.ndarray:

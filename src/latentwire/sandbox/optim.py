@@ -28,7 +28,9 @@ def orthogonal(stack_NRC: Tensor, steps: int = 5) -> Tensor:
 class Optimiser:
     """Steps ``weights`` (name -> leaf tensor of the working precision) through float32 masters of its own."""
 
-    def __init__(self, weights: dict[str, Tensor], masters: dict[str, Tensor], decay: float = 0.1, clip: float = 1.0) -> None:
+    def __init__(
+        self, weights: dict[str, Tensor], masters: dict[str, Tensor], decay: float = 0.1, clip: float = 1.0
+    ) -> None:
         self.weights, self.masters, self.decay, self.clip = weights, masters, decay, clip
         matrices = [n for n in weights if n.startswith("layers.") and weights[n].ndim == 2]
         self.rest = [n for n in weights if n not in set(matrices)]
@@ -51,13 +53,15 @@ class Optimiser:
     def step(self, rate: float) -> Tensor:
         """One step at learning rate ``rate``; returns the gradient's norm (a tensor: reading it waits for the GPU)."""
         names = list(self.weights)
-        gradients = [self.weights[n].grad for n in names]
+        gradients = [grad for n in names if (grad := self.weights[n].grad) is not None]
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)).float())
         fine = torch.isfinite(norm)
         scale = torch.where(fine, (self.clip / (norm + 1e-6)).clamp(max=1.0), 0.0)
         self.skipped += (~fine).float()
         # nan * 0 is nan: `where` first
-        clean = dict(zip(names, (torch.where(fine, g, 0.0).float() * scale for g in gradients), strict=True))
+        clean = dict(
+            zip(names, (torch.where(fine, g, torch.zeros_like(g)).float() * scale for g in gradients), strict=True)
+        )
         for shape, members in self.stacks.items():
             momentum = [self.momentum[n] for n in members]
             fresh = [clean[n] for n in members]
@@ -82,7 +86,9 @@ class Optimiser:
 
     def state(self) -> dict[str, Tensor]:
         """Everything a resumed run needs, as plain tensors."""
-        state = {f"master/{n}": t for n, t in self.masters.items()} | {f"momentum/{n}": t for n, t in self.momentum.items()}
+        state = {f"master/{n}": t for n, t in self.masters.items()} | {
+            f"momentum/{n}": t for n, t in self.momentum.items()
+        }
         for name in self.rest:
             for key, value in self.adam.state.get(self.masters[name], {}).items():
                 state[f"adam/{key}/{name}"] = value

@@ -16,14 +16,14 @@ import numpy as np
 REST, ANSWER = 1, 2
 """Roles of a token as a target: words of context and question (learnt a little), words of an answer and its end."""
 BLOCKS = 16
-"""``segment = group * BLOCKS + block`` (block 0 is the context), so a row has at most 15 groups of at most 15 blocks."""
+"""``segment = group * BLOCKS + block``, block 0 being the context: at most 15 groups of 15 blocks in a row."""
 PADDING = 255
 _OPEN = 24  # rows kept open while packing: enough to fill 512 tokens to more than 95 %
 
 
 @dataclass
 class Rows:
-    """Packed rows, all arrays ``[N, T]``: ids uint16, segment uint8, position uint16, role uint8 (0 where no target)."""
+    """Packed rows, arrays ``[N, T]``: ids uint16, segment uint8, position uint16, role uint8 (0: no target)."""
 
     ids: np.ndarray
     segment: np.ndarray
@@ -48,7 +48,7 @@ class Group:
 
 
 def split(group: Group, length: int) -> list[Group]:
-    """Groups of at most ``length`` tokens with the same context; blocks (or contexts) that can never fit are left out."""
+    """Groups of at most ``length`` tokens with the same context; what can never fit is left out."""
     done: list[Group] = []
     held, size = [], len(group.context)
     for question, answer in group.blocks:
@@ -64,7 +64,7 @@ def split(group: Group, length: int) -> list[Group]:
 
 
 def pack(groups: Iterable[Group], length: int) -> Rows:
-    """Rows of ``length`` tokens, filled best-fit among a few open ones; every block of every group stands in one row."""
+    """Rows of ``length`` tokens, filled best-fit among a few open ones; every block stands in one of them."""
     closed: list[list[Group]] = []
     still_open: list[tuple[int, list[Group]]] = []
     for whole in groups:
@@ -110,7 +110,7 @@ def _write(rows: Rows, row: int, at: int, ids: list[int], segment: int, start: i
     return end
 
 
-def allowed(segment_BT):  # noqa: ANN001, ANN201 - a torch tensor in, one out; torch is not needed for packing
+def allowed(segment_BT):
     """Which token may attend to which: bool ``[B, 1, T, T]`` from uint8 ``segment_BT``."""
     group_BT = segment_BT // BLOCKS
     context_BT = (segment_BT % BLOCKS) == 0

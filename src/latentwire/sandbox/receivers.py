@@ -62,6 +62,7 @@ class ReaderConfig:
     log_every: int = 25
     save_minutes: float = 3.0
     out: str = "runs/readers"
+    start: str | None = None  # folder of a checkpoint to go on from instead of fresh weights
 
 
 class Run:
@@ -76,7 +77,8 @@ class Run:
         self.precision = torch.bfloat16 if self.device.type == "cuda" else torch.float32
         if self.device.type == "cuda":
             torch.backends.cuda.enable_cudnn_sdp(False)
-        masters = {n: t.to(self.device) for n, t in init(config.shape, config.seed).items()}
+        fresh = checkpoint.read(config.shape, Path(config.start)) if config.start else init(config.shape, config.seed)
+        masters = {n: t.to(self.device).contiguous() for n, t in fresh.items()}
         self.weights = {n: t.to(self.precision, copy=True).requires_grad_() for n, t in masters.items()}
         for leaf in self.weights.values():
             leaf.grad = torch.zeros_like(leaf)
@@ -173,7 +175,9 @@ class Run:
     def hash(self) -> str:
         """Names what may not change between the two halves of a run."""
         tree = configs.encode(self.config)
-        return configs.config_hash({k: v for k, v in tree.items() if k not in ("out", "device", "workers", "log_every")})
+        return configs.config_hash(
+            {k: v for k, v in tree.items() if k not in ("out", "device", "workers", "log_every")}
+        )
 
     def resume(self, feed: Feed) -> None:
         """Take up the state in the folder, if there is one."""
@@ -231,7 +235,9 @@ class Run:
                 kinds["text" if batch.allowed is None else "answer"].append(logged)
                 phase, rate, step = clock.phase, config.rate * clock.rate, clock.step
                 if (step + 1) % config.log_every == 0 or clock.last:
-                    losses = {k: round(torch.stack(v).mean().item(), 4) for k, v in kinds.items() if v}  # waits for the GPU
+                    losses = {
+                        k: round(torch.stack(v).mean().item(), 4) for k, v in kinds.items() if v
+                    }  # waits for the GPU
                     speed = (self.tokens - tokens) / max(time.monotonic() - since, 1e-9)
                     facts = {"phase": phase, "step": step + 1, **losses, "rate": round(rate, 6)}
                     facts |= {"norm": round(norm.item(), 3), "tokens": self.tokens, "tokens_per_s": round(speed)}
@@ -272,7 +278,9 @@ def tokenizer(config: ReaderConfig, data: Path, path: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m latentwire.sandbox.receivers", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m latentwire.sandbox.receivers", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("config", help="a YAML file, for example configs/sandbox/readers/llama.yaml")
     parser.add_argument("overrides", nargs="*", help="key=value, for example language.minutes=2 shape.layers=4")
     parser.add_argument("--data-dir", help="folder with text/, squad/, nq/ (else LATENTWIRE_DATA)")

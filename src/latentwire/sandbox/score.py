@@ -1,6 +1,6 @@
 """How well a reader answers from the full text and from nothing: ``python -m latentwire.sandbox.score CHECKPOINT …``.
 
-Greedy, by transformers' own ``generate`` on an ordinary checkpoint (for the shipped figures: the unpacked int8 weights),
+Greedy, by transformers' own ``generate`` on an ordinary checkpoint (for shipped figures: the unpacked int8 weights),
 in the layout of ``latentwire.prompt``. Writes JSON with intervals and versions.
 """
 
@@ -81,19 +81,27 @@ def score(checkpoint: Path, examples: list[Example], conditions: list[str], batc
         values = [f1(text, example.answers) for text, example in zip(said, examples, strict=True)]
         exact = [exact_match(text, example.answers) for text, example in zip(said, examples, strict=True)]
         low, high = bootstrap_ci(values, seed=0)
-        row = {"condition": condition, "n": len(values), "f1": round(sum(values) / len(values), 4)}
+        row: dict[str, Any] = {"condition": condition, "n": len(values), "f1": round(sum(values) / len(values), 4)}
         row |= {"em": round(sum(exact) / len(exact), 4), "f1_ci": [round(low, 4), round(high, 4)], "cut": cut}
         row |= {"seconds": round(time.monotonic() - begun, 2), "predictions": said}
         rows.append(row)
-    versions = {"torch": torch.__version__, "transformers": transformers.__version__, "python": platform.python_version()}
+    versions = {
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+    }
     return {"checkpoint": checkpoint.name, "device": device, "bootstrap_seed": 0, "rows": rows, "versions": versions}
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m latentwire.sandbox.score", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m latentwire.sandbox.score", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--split", default="dev", choices=("dev", "valid"), help="dev: kept aside from train, for choices")
+    parser.add_argument(
+        "--split", default="dev", choices=("dev", "valid"), help="dev: kept aside from train, for choices"
+    )
     parser.add_argument("--data", type=Path, help="a file of examples instead of a split")
     parser.add_argument("--data-dir")
     parser.add_argument("--n", type=int, help="the first n (all)")

@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterable, Iterator
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -33,7 +33,7 @@ DIGITS_TOGETHER = r" ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 def train(kind: str, vocabulary: int, texts: Iterable[str]) -> Tokenizer:
     """A tokenizer of ``kind`` ("bpe" or "unigram") with ``vocabulary`` entries, fitted to ``texts``."""
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    shared = {"vocab_size": vocabulary, "special_tokens": list(SPECIAL), "initial_alphabet": alphabet}
+    shared: dict[str, Any] = {"vocab_size": vocabulary, "special_tokens": list(SPECIAL), "initial_alphabet": alphabet}
     if kind == "bpe":
         tokenizer, pattern = Tokenizer(models.BPE()), DIGITS_APART
         trainer = trainers.BpeTrainer(show_progress=False, min_frequency=2, **shared)

@@ -57,10 +57,12 @@ class Shape:
         if self.family == "qwen2":
             return shapes | {"gate": (self.ff, self.width)}
         extra = {"norm1_bias": self.width, "norm2_bias": self.width, "o_bias": self.width}
-        return shapes | {name: (size,) for name, size in (extra | {"up_bias": self.ff, "down_bias": self.width}).items()}
+        return shapes | {
+            name: (size,) for name, size in (extra | {"up_bias": self.ff, "down_bias": self.width}).items()
+        }
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name -> shape of every tensor: ``embed``, ``norm``, ``layers.<i>.<name>`` …; the head is tied to ``embed``."""
+        """Name -> shape of every tensor: ``embed``, ``norm``, ``layers.<i>.<name>`` …; the head is ``embed``."""
         shapes: dict[str, tuple[int, ...]] = {"embed": (self.vocabulary, self.width), "norm": (self.width,)}
         if self.gpt2:
             shapes |= {"norm_bias": (self.width,), "positions": (self.positions, self.width)}
@@ -105,7 +107,7 @@ def _rotate(x_BTHK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def layer(
     shape: Shape, x_BTE: Tensor, w: dict[str, Tensor], cos: Tensor | None, sin: Tensor | None, mask: Tensor | None
 ) -> Tensor:
-    """One layer. ``cos``, ``sin`` ``[B, T, 1, K]`` (None for GPT-2); ``mask`` additive ``[B, 1, T, T]`` or None: causal."""
+    """One layer. ``cos``, ``sin`` ``[B, T, 1, K]`` (None: GPT-2); ``mask`` additive ``[B, 1, T, T]`` (None: causal)."""
     batch, length, _ = x_BTE.shape
     y = _norm(x_BTE, w["norm1"], w.get("norm1_bias"), shape.gpt2)
     # three matrices for the optimiser, one product for the GPU
@@ -154,7 +156,9 @@ class Trunk:
     def _layer(self, x: Tensor, w: dict[str, Tensor], cos: Tensor | None, sin: Tensor | None) -> Tensor:
         return layer(self.shape, x, w, cos, sin, None)
 
-    def _layer_masked(self, x: Tensor, w: dict[str, Tensor], cos: Tensor | None, sin: Tensor | None, m: Tensor) -> Tensor:
+    def _layer_masked(
+        self, x: Tensor, w: dict[str, Tensor], cos: Tensor | None, sin: Tensor | None, m: Tensor
+    ) -> Tensor:
         return layer(self.shape, x, w, cos, sin, m)
 
     def states(self, ids_BT: Tensor, position_BT: Tensor, allowed_B1TT: Tensor | None = None) -> Tensor:
