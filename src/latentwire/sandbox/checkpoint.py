@@ -121,6 +121,7 @@ def config(shape: Shape) -> Any:
         )
         made.architectures = ["GPT2LMHeadModel"]
         return made
+    common["head_dim"] = shape.head_width  # Qwen2's attention reads it though its config does not declare it
     family, name = (LlamaConfig, "LlamaForCausalLM") if shape.family == "llama" else (Qwen2Config, "Qwen2ForCausalLM")
     made = family(
         hidden_size=shape.width,
@@ -131,8 +132,7 @@ def config(shape: Shape) -> Any:
         max_position_embeddings=shape.positions,
         rms_norm_eps=1e-6,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
-        # Qwen2's attention reads head_dim though its config does not declare it
-        **(common | {"head_dim": shape.head_width}),
+        **common,
     )
     made.architectures = [name]
     return made
