@@ -3,6 +3,8 @@
 Pooling the states of a pretrained LM keeps more than memory tokens (mean-pooling with distillation; ARC-Encoder), and
 slots in proportion to the length keep more than a fixed number. Each span's states stand beside its token embeddings
 before they are pooled by one linear layer: the states say what the text means, the embeddings which words it uses.
+Spans of the smallest ratio are pooled first; larger ratios join neighbouring ones, so that one encoder serves them all
+for few parameters more.
 
 Lexicons: a second reader's tokens of the same span, looked up in an embedding of their own and pooled beside the rest.
 A receiver with another tokenizer can only learn how *its* words were cut if the packet says so.
@@ -29,7 +31,8 @@ class LMEncoderConfig(EncoderConfig):
     """init: checkpoint directory or hub id of a causal LM, whose weights the encoder starts from.
 
     pool: ``concat`` (one linear layer over a span's states and embeddings side by side) or ``mean``. lexicons: further
-    checkpoints whose tokens of each span are pooled beside it; ``per_token``: how many of them per encoder token fit.
+    checkpoints whose tokens of each span are pooled beside it; ``per_token``: how many of them per encoder token fit,
+    ``word``: the width to which each is brought first.
     """
 
     init: str = ""
@@ -37,12 +40,15 @@ class LMEncoderConfig(EncoderConfig):
     causal: bool = False
     lexicons: list[str] = field(default_factory=list)
     per_token: int = 2
+    word: int = 160
 
     def build(self, assets: Path | None = None) -> LMEncoder:
         if assets is None and not self.init:
             raise UserError("encoder.init is empty: name the checkpoint of a causal LM that the encoder starts from")
         if self.pool not in ("concat", "mean"):
             raise UserError(f"encoder.pool is 'concat' or 'mean', not {self.pool!r}")
+        if odd := [ratio for ratio in self.ratios if ratio % min(self.ratios)]:
+            raise UserError(f"ratio {odd[0]} is no multiple of the smallest ratio {min(self.ratios)}")
         return LMEncoder(self, assets)
 
 
@@ -64,10 +70,13 @@ class LMEncoder(Encoder):
         self.lm.config._attn_implementation = NAME
         self.layers = route_prefix(self.lm)
         width = self.lm.get_input_embeddings().embedding_dim
-        self.pools = nn.ModuleDict()
-        for ratio in config.ratios:
-            span = 1 if config.pool == "mean" else ratio
-            self.pools[str(ratio)] = nn.Linear(span * 2 * width, config.d_z)
+        self.span = min(config.ratios)
+        self.pool = nn.Linear((1 if config.pool == "mean" else self.span) * 2 * width, config.d_z)
+        self.joins = nn.ModuleDict({
+            str(ratio): nn.Linear(ratio // self.span * config.d_z, config.d_z)
+            for ratio in config.ratios
+            if ratio > self.span
+        })
         self.lexicons = nn.ModuleList(
             Lexicon(where, config, assets / f"lexicon{i}" if assets else None)
             for i, where in enumerate(config.lexicons)
@@ -110,23 +119,28 @@ class LMEncoder(Encoder):
         ).last_hidden_state
         both_BTF = torch.cat([states_BTE, embeds_BTE.to(states_BTE.dtype)], -1)[:, begin:]
         both_BTF = both_BTF * mask_BT[:, begin:, None]
-        z_BMD = self._pool(both_BTF, count_B, ratio)
-        M = z_BMD.shape[1]
+        z_BMD = self._pool(both_BTF, count_B)
         for number, lexicon in enumerate(self.lexicons):
-            z_BMD = z_BMD + lexicon(batch[f"lexicon{number}"], batch[f"lexicon{number}_at"], ratio, M)
-        mask_BM = torch.arange(M, device=ids_BT.device) < (-(-count_B // ratio))[:, None]
+            z_BMD = z_BMD + lexicon(batch[f"lexicon{number}"], batch[f"lexicon{number}_at"], z_BMD.shape[1])
+        if ratio > self.span:
+            many = ratio // self.span
+            z_BMD = nn.functional.pad(z_BMD, (0, 0, 0, -z_BMD.shape[1] % many))
+            z_BMD = self.joins[str(ratio)](z_BMD.reshape(z_BMD.shape[0], -1, many * z_BMD.shape[-1]))
+        mask_BM = torch.arange(z_BMD.shape[1], device=ids_BT.device) < (-(-count_B // ratio))[:, None]
         z_BMD = self.norm(z_BMD.float()) * mask_BM[..., None]
         return Latents(z_BMD, mask_BM, count_B, torch.full_like(count_B, ratio))
 
-    def _pool(self, both_BTF: Tensor, count_B: Tensor, ratio: int) -> Tensor:
+    def _pool(self, both_BTF: Tensor, count_B: Tensor) -> Tensor:
+        """Spans of the smallest ratio [B, T / span, D]; spans behind the end of a text are zero."""
         B, T, F = both_BTF.shape
-        both_BTF = nn.functional.pad(both_BTF, (0, 0, 0, -T % ratio))
-        spans_BMRF = both_BTF.reshape(B, -1, ratio, F)
+        both_BTF = nn.functional.pad(both_BTF, (0, 0, 0, -T % self.span))
+        spans_BMRF = both_BTF.reshape(B, -1, self.span, F)
+        filled_BM = count_B[:, None] - self.span * torch.arange(spans_BMRF.shape[1], device=count_B.device)
         if self.config.pool == "concat":
-            return self.pools[str(ratio)](spans_BMRF.flatten(2))
-        M = spans_BMRF.shape[1]
-        filled_BM = (count_B[:, None] - ratio * torch.arange(M, device=count_B.device)).clamp(1, ratio)
-        return self.pools[str(ratio)](spans_BMRF.sum(2) / filled_BM[..., None])
+            pooled_BMD = self.pool(spans_BMRF.flatten(2))
+        else:
+            pooled_BMD = self.pool(spans_BMRF.sum(2) / filled_BM.clamp(1, self.span)[..., None])
+        return pooled_BMD * (filled_BM > 0)[..., None]
 
     def save_assets(self, directory: Path) -> None:
         (directory / "lm").mkdir(parents=True, exist_ok=True)
@@ -152,11 +166,9 @@ class Lexicon(nn.Module):
             self.words = nn.Embedding(donor.num_embeddings, donor.embedding_dim)
             with torch.no_grad():
                 self.words.weight.copy_(donor.weight / donor.weight.std())
-        self.per_token = config.per_token
-        self.maps = nn.ModuleDict({
-            str(ratio): nn.Linear(ratio * self.per_token * self.words.embedding_dim, config.d_z)
-            for ratio in config.ratios
-        })
+        self.per_token, self.span = config.per_token, min(config.ratios)
+        self.narrow = nn.Linear(self.words.embedding_dim, config.word, bias=False)
+        self.map = nn.Linear(self.span * self.per_token * config.word, config.d_z, bias=False)
 
     def prepare(
         self,
@@ -187,11 +199,11 @@ class Lexicon(nn.Module):
             f"lexicon{number}_at": fill([row[:fixed] for row in at], fixed, value=1 << 20),
         }
 
-    def forward(self, ids_BT: Tensor, at_BT: Tensor, ratio: int, M: int) -> Tensor:
-        """Pooled words [B, M, D]; words beyond ``ratio * per_token`` of a span are left out."""
+    def forward(self, ids_BT: Tensor, at_BT: Tensor, M: int) -> Tensor:
+        """Pooled words [B, M, D] of M spans; words beyond ``span * per_token`` of a span are left out."""
         B, T = ids_BT.shape
-        J = ratio * self.per_token
-        span_BT = at_BT.long() // ratio
+        J = self.span * self.per_token
+        span_BT = at_BT.long() // self.span
         place_T = torch.arange(T, device=ids_BT.device)
         new_BT = torch.ones_like(span_BT, dtype=torch.bool)
         new_BT[:, 1:] = span_BT[:, 1:] != span_BT[:, :-1]
@@ -200,7 +212,7 @@ class Lexicon(nn.Module):
         good_BT = (span_BT < M) & (order_BT < J)
         # everything that does not fit lands in one spare cell, which is cut off
         cell_BT = torch.where(good_BT, span_BT * J + order_BT, M * J)
-        words_BTE = self.words(ids_BT.long())
+        words_BTE = self.narrow(self.words(ids_BT.long()))
         grid = words_BTE.new_zeros(B, M * J + 1, words_BTE.shape[-1])
         grid = grid.scatter(1, cell_BT[..., None].expand_as(words_BTE), words_BTE)
-        return self.maps[str(ratio)](grid[:, : M * J].reshape(B, M, -1))
+        return self.map(grid[:, : M * J].reshape(B, M, -1))

@@ -61,6 +61,9 @@ class Receiver:
         """
         if embeds_BTE is not None:
             embeds_BTE = embeds_BTE.to(self.dtype)
+        if self.layers.run is self.layers.fast and prefix is not None and prefix.kv[0][0].requires_grad:
+            # otherwise the first layer, whose input needs no gradient, would be compiled apart from the others
+            embeds_BTE, ids_BT = (self.embed(ids_BT) if embeds_BTE is None else embeds_BTE).requires_grad_(), None
         extra: dict[str, Any] = {} if prefix is None else {"prefix": prefix.kv}
         if seen is not None:
             extra["seen"] = seen

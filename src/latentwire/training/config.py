@@ -13,7 +13,8 @@ class CorpusConfig:
     """text: folder of articles (default: ``text`` in the data directory). questions: a file of rows (default: SQuAD
     train in the data directory; without either, there are only text steps). windows: passages cut from plain text. contexts: question passages at most (0: all).
 
-    shortest, longest: encoder tokens of a passage. row: tokens of a row (question and answer, continuation, recall).
+    made: passages of plain text whose questions are made from their own sentences (see data/cloze.py), added to
+    the people's. shortest, longest: encoder tokens of a passage. row: tokens of a row (question and answer, continuation, recall).
     dev: questions of the slice kept aside, for choosing the best checkpoint. threads: processes that tokenise.
     stretch: receiver tokens that are kept for each encoder token of a passage; passages beyond it are left out.
     """
@@ -22,6 +23,7 @@ class CorpusConfig:
     questions: str = ""
     windows: int = 400_000
     contexts: int = 0
+    made: int = 0
     shortest: int = 128
     longest: int = 256
     row: int = 64

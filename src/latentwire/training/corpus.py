@@ -16,10 +16,12 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
 
+from latentwire.data import cloze
 from latentwire.encoders import Encoder
 from latentwire.encoders.base import fill
 from latentwire.errors import UserError
@@ -91,47 +93,71 @@ def _text_part(
     return Store(encoder.prepare(kept, config.longest).arrays, read)
 
 
+def made_questions(articles: Iterable[str], config: CorpusConfig, seed: int) -> list[Example]:
+    """Questions made from the sentences of ``config.made`` passages: they multiply the passages that are asked about."""
+    texts: list[str] = []
+    for article in articles:
+        # passages of windows and of questions come from other articles as far as the text reaches
+        texts += cloze.passages(article)
+        if len(texts) >= config.made:
+            break
+    jobs = [list(enumerate(texts))[i : i + 500] for i in range(0, min(len(texts), config.made), 500)]
+
+    def work(job: list[tuple[int, str]]) -> list[Example]:
+        rows = []
+        for number, text in job:
+            context, asked = cloze.questions(text, Random(f"{seed}-{number}"))
+            rows += [Example(f"made-{number}-{i}", context, q, (a,), "made") for i, (q, a) in enumerate(asked)]
+        return rows
+
+    return [row for part in _spread(work, jobs, config.threads) for row in part]
+
+
 def question_store(
     examples: list[Example], encoder: Encoder, prompts: dict[str, Prompt], config: CorpusConfig
 ) -> Store:
     """Tokenise contexts, each with all its questions; what does not fit the fixed shapes is left out and counted."""
-    by_context: dict[str, list[Example]] = defaultdict(list)
+    by_context: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for example in examples:
-        by_context[example.context].append(example)
-    contexts = list(by_context)
-    if config.contexts:
-        contexts = contexts[: config.contexts]
-    fits, rows = _fitting(contexts, encoder, prompts, config)
-    asked: list[list[tuple[str, str]]] = []
-    kept = []
-    for place, i in enumerate(fits):
-        qa = [(e.question, e.answers[0]) for e in by_context[contexts[i]] if e.answers]
-        qa = [pair for pair in qa if all(_row_length(p, *pair) <= config.row for p in prompts.values())]
-        if qa:
-            asked.append(qa)
-            kept.append(place)
-    if not kept:
-        raise UserError("no question passage fits the configured lengths; raise corpus.longest or corpus.row")
-    if len(kept) < len(contexts):
-        log.info("%d of %d contexts fit (corpus.longest, corpus.row)", len(kept), len(contexts))
-    flat = [pair for qa in asked for pair in qa]
-    read = {}
+        by_context[example.context].append((example.question, example.answers[0]))
+    groups = list(by_context.items())[: config.contexts or None]
+    jobs = [groups[i : i + 500] for i in range(0, len(groups), 500)]
+
+    def work(part: list[tuple[str, list[tuple[str, str]]]]) -> Store | None:
+        return _question_part(part, encoder, prompts, config)
+
+    store = _joined([part for part in _spread(work, jobs, config.threads) if part is not None])
+    if store.size < len(groups):
+        log.info("%d of %d contexts fit (corpus.longest, corpus.row)", store.size, len(groups))
+    return store
+
+
+def _question_part(
+    groups: list[tuple[str, list[tuple[str, str]]]], encoder: Encoder, prompts: dict[str, Prompt], config: CorpusConfig
+) -> Store | None:
+    fits, rows = _fitting([context for context, _ in groups], encoder, prompts, config)
+    pairs = [(place, *pair) for place, i in enumerate(fits) for pair in groups[i][1]]
+    good = np.ones(len(pairs), dtype=bool)
+    lines: dict[str, tuple[list[list[int]], list[list[int]]]] = {}
     for name, prompt in prompts.items():
-        questions = prompt.question_ids([q for q, _ in flat])
-        answers = prompt.answer_ids([a for _, a in flat])
-        lines = [q + a for q, a in zip(questions, answers, strict=True)]
+        asked, told = prompt.question_ids([q for _, q, _ in pairs]), prompt.answer_ids([a for _, _, a in pairs])
+        lines[name] = asked, told
+        good &= _lengths(asked) + _lengths(told) <= config.row
+    chosen = np.flatnonzero(good).tolist()
+    many = np.bincount([pairs[i][0] for i in chosen], minlength=len(fits))
+    kept = np.flatnonzero(many).tolist()
+    if not kept:
+        return None
+    read = {}
+    for name, (asked, told) in lines.items():
+        full = [asked[i] + told[i] for i in chosen]
         read[name] = {key: value[kept] for key, value in rows[name].items()} | {
-            "questions": fill(lines, config.row),
-            "asks": _lengths(questions),
-            "length": _lengths(lines),
+            "questions": fill(full, config.row),
+            "asks": _lengths([asked[i] for i in chosen]),
+            "length": _lengths(full),
         }
-    many = np.array([len(qa) for qa in asked])
-    source = encoder.prepare([contexts[fits[i]] for i in kept], config.longest).arrays
-    return Store(source, read, np.cumsum(many) - many, many)
-
-
-def _row_length(prompt: Prompt, question: str, answer: str) -> int:
-    return len(prompt.question_ids([question])[0]) + len(prompt.answer_ids([answer])[0])
+    source = encoder.prepare([groups[fits[i]][0] for i in kept], config.longest).arrays
+    return Store(source, read, None, many[kept])
 
 
 def _fitting(
@@ -158,13 +184,16 @@ def _lengths(rows: list[list[int]]) -> np.ndarray:
 
 def _joined(parts: list[Store]) -> Store:
     if not parts:
-        raise UserError("no text passage fits; give longer articles, or lower corpus.shortest")
+        raise UserError("no passage fits; give longer texts or lower corpus.shortest, or raise corpus.longest or .row")
 
     def stack(pick: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         return {key: np.concatenate([part[key] for part in pick]) for key in pick[0]}
 
-    names = parts[0].read
-    return Store(stack([p.source for p in parts]), {name: stack([p.read[name] for p in parts]) for name in names})
+    read = {name: stack([part.read[name] for part in parts]) for name in parts[0].read}
+    counts = [part.many for part in parts if part.many is not None]
+    many = np.concatenate(counts) if counts else None
+    first = None if many is None else np.cumsum(many) - many
+    return Store(stack([part.source for part in parts]), read, first, many)
 
 
 _WORK: list[Callable[[Any], Any]] = []
@@ -180,7 +209,7 @@ def _spread(work: Callable[[Any], Any], jobs: list[Any], threads: int) -> list[A
     if threads == 1 or len(jobs) < 4 or "fork" not in multiprocessing.get_all_start_methods():
         return [work(job) for job in jobs]
     # tokenizers' own threads and forked workers would fight for the same cores
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     _WORK.append(work)
     try:
         with ProcessPoolExecutor(threads, mp_context=multiprocessing.get_context("fork")) as pool:

@@ -17,7 +17,7 @@ from latentwire.errors import UserError
 from latentwire.prompt import Prompt
 from latentwire.training.batches import Batches
 from latentwire.training.config import TrainConfig
-from latentwire.training.corpus import Store, cached, cut_windows, question_store, text_store
+from latentwire.training.corpus import Store, cached, cut_windows, made_questions, question_store, text_store
 from latentwire.training.step import Step, token_losses
 from latentwire.types import Example
 from latentwire.wire import Wire
@@ -84,7 +84,7 @@ def prepare(config: TrainConfig, data: str | None, accelerator: Accelerator) -> 
         rows={"text": text_rows, "questions": config.asks},
         source_tokens=config.corpus.longest,
         read_tokens=int(config.corpus.longest * config.corpus.stretch),
-        compiled=config.compile == "on" or (config.compile == "auto" and device.type == "cuda"),
+        compiled=config.compile == "always" or (config.compile == "auto" and device.type == "cuda"),
     )
 
 
@@ -115,14 +115,18 @@ def read_text(config: TrainConfig, data: str | None) -> list[tuple[str, str]]:
 
 def read_questions(config: TrainConfig, data: str | None) -> tuple[list[Example], list[Example]]:
     """Questions to train on, and those of articles kept aside for choices."""
+    made: list[Example] = []
+    if config.corpus.made:
+        where = Path(config.corpus.text) if config.corpus.text else data_dir(data)
+        made = made_questions(iter_articles(where), config.corpus, config.seed)
     if not config.corpus.questions:
         where = data_dir(data)
-        return load_split(where, "train"), load_split(where, "dev")
+        return load_split(where, "train") + made, load_split(where, "dev")
     rows = read_examples(config.corpus.questions)
     # without article titles the context decides: all its questions are kept aside or none
     aside = [kept_aside(example.context) for example in rows]
     return (
-        [e for e, out in zip(rows, aside, strict=True) if not out],
+        [e for e, out in zip(rows, aside, strict=True) if not out] + made,
         [e for e, out in zip(rows, aside, strict=True) if out],
     )
 

@@ -1,0 +1,12 @@
+"""The whole context as text: the score that latents are measured against. Never with anything trained attached."""
+
+from dataclasses import dataclass
+
+from latentwire.conditions.base import Condition, Given, TextCondition, TextRow
+
+
+@Condition.register_subclass("text")
+@dataclass
+class Text(TextCondition):
+    def give(self, row: TextRow) -> Given:
+        return Given(row.context, row.tail)
