@@ -1,1 +1,1 @@
-"""Rows with questions, articles of plain text, and how SQuAD is split."""
+"""Rows with questions, articles of plain text, how SQuAD is split, and how the data of training is made."""

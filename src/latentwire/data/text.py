@@ -5,36 +5,56 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from latentwire.data.files import open_text, read_jsonl
+from latentwire.data.files import COMPRESSED, read_jsonl, read_text
 from latentwire.errors import UserError
 
-ENDINGS = ("*.jsonl", "*.jsonl.zst", "*.jsonl.xz", "*.jsonl.gz", "*.txt")
+ENDINGS = (".jsonl", ".txt", ".md")
 
 
-def iter_articles(directory: str | Path, limit: int | None = None) -> Iterator[str]:
-    """Articles in ``directory/text`` (or in the folder itself): JSON lines with ``text`` and perhaps ``title``, or
-    ``.txt`` files. Files are read in the order of their names."""
+def text_files(directory: str | Path) -> list[Path]:
+    """Files of text in ``directory/text``, or in the folder itself, in the order of their names."""
     folder = Path(directory)
     if (folder / "text").is_dir():
         folder = folder / "text"
-    files = sorted(path for ending in ENDINGS for path in folder.glob(ending))
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}; a folder with text is needed (.jsonl with 'text', .txt or .md)")
+    files = sorted(path for path in folder.iterdir() if _is_text(path))
     if not files:
-        raise UserError(f"{folder} holds no text (.jsonl with 'text', plain or compressed, or .txt)")
+        raise UserError(f"{folder} holds no text (.jsonl with 'text', .txt or .md, plain or compressed)")
+    return files
+
+
+def iter_articles(directory: str | Path, limit: int | None = None) -> Iterator[str]:
+    """At most ``limit`` articles of a folder (see :func:`text_files`): the title, a line break, the text.
+
+    A row of JSON lines is an article with ``text`` and perhaps ``title``; a .txt or .md file is one. Blank ones are
+    left out.
+    """
     seen = 0
-    for path in files:
-        for article in _articles(path):
+    for path in text_files(directory):
+        for title, text in read_articles(path):
             if limit is not None and seen >= limit:
                 return
-            seen += 1
-            yield article
+            if text.strip():
+                seen += 1
+                yield f"{title}\n{text}" if title else text
 
 
-def _articles(path: Path) -> Iterator[str]:
-    if path.suffix == ".txt":
-        with open_text(path) as file:
-            yield file.read()
+def read_articles(path: Path) -> Iterator[tuple[str, str]]:
+    """``(title or "", text)`` of each article of one file. UserError: a malformed row, with its line."""
+    if ".jsonl" not in path.suffixes:
+        yield "", read_text(path)
         return
     for number, row in read_jsonl(path):
-        if not isinstance(row.get("text"), str):
-            raise UserError(f"{path}, line {number}: 'text' is missing")
-        yield f"{row['title']}\n{row['text']}" if row.get("title") else row["text"]
+        title, text = row.get("title") or "", row.get("text")
+        if not isinstance(text, str) or not isinstance(title, str):
+            raise UserError(f"{path}, line {number}: {'text' if isinstance(title, str) else 'title'!r} is no string")
+        yield title, text
+
+
+def _is_text(path: Path) -> bool:
+    name = path.name
+    for ending in COMPRESSED:
+        name = name.removesuffix(ending)
+    # a name that begins with a dot is an unfinished or hidden file
+    return name.endswith(ENDINGS) and not name.startswith(".") and path.is_file()
