@@ -1,4 +1,4 @@
-"""What every codec is, and the codes of values that all integer codecs share: groups of 32 with a scale each."""
+"""What every codec is, and what those of integers share: groups of 32 values along D with a float16 scale each."""
 
 from __future__ import annotations
 
@@ -15,39 +15,72 @@ from latentwire.errors import UserError
 GROUP = 32
 """Values that share a scale; groups run along D, the last one of a latent may be shorter."""
 
+HALF_MAX = 65504.0
+"""Largest finite float16."""
+
 
 @dataclass
 class Codec(Choice):
-    """number: stands in every packet, never reused. bits: per value, scales not counted (``nbytes`` counts them)."""
+    """number: stands in every packet, never reused. bits: per value, scales not counted (``nbytes`` counts them).
+
+    A codec fills in :meth:`nbytes`, :meth:`pack`, :meth:`unpack` and :meth:`fake_quantise`.
+    """
 
     number: ClassVar[int]
     bits: ClassVar[int]
+
+    @property
+    def name(self) -> str:
+        """The name it is registered by."""
+        return next(name for name, kind in Codec.known().items() if kind is type(self))
 
     def nbytes(self, m: int, d: int) -> int:
         """Exact bytes of ``m`` latents of width ``d``."""
         raise NotImplementedError
 
-    def encode(self, z_MD: Tensor) -> bytes:
-        """Bytes of finite values [M, D]."""
+    def pack(self, z_MD: Tensor) -> bytes:
+        """Bytes of finite float32 values on the CPU."""
         raise NotImplementedError
 
-    def decode(self, data: bytes, m: int, d: int) -> Tensor:
-        """Float32 values [M, D] of ``nbytes(m, d)`` bytes."""
+    def unpack(self, data: bytes | memoryview, m: int, d: int) -> Tensor:
+        """Float32 values [M, D] of exactly ``nbytes(m, d)`` bytes."""
         raise NotImplementedError
 
     def fake_quantise(self, z_BMD: Tensor) -> Tensor:
-        """What a receiver gets back after the round trip, for a whole batch and without making bytes."""
+        """What is left of a batch after the round trip, float32 on its device, without making bytes.
+
+        Equal to ``decode(encode(z))`` of each row. No check of the values: one that is not a number stays in its group.
+        """
         raise NotImplementedError
+
+    def encode(self, z_MD: Tensor) -> bytes:
+        """Bytes of latents [M, D] on any device. UserError: values that are not finite numbers."""
+        if z_MD.ndim != 2:
+            raise ValueError(f"a codec takes latents [M, D] of one text, got shape {tuple(z_MD.shape)}")
+        z_MD = z_MD.detach().to("cpu", torch.float32)
+        if not torch.isfinite(z_MD).all():
+            bad = int((~torch.isfinite(z_MD)).sum())
+            raise UserError(
+                f"{bad} of {z_MD.numel()} latent values are infinite or not a number, so they cannot be packed; "
+                "the wire's weights or its input are broken"
+            )
+        return self.pack(z_MD)
+
+    def decode(self, data: bytes | memoryview, m: int, d: int) -> Tensor:
+        """Float32 latents [M, D]. UserError: not ``nbytes(m, d)`` bytes."""
+        if len(data) != self.nbytes(m, d):
+            raise UserError(f"{m} x {d} values of {self.name} take {self.nbytes(m, d)} bytes, not {len(data)}")
+        return self.unpack(data, m, d)
 
 
 def by_bits(bits: int) -> Codec:
     """The codec of that many bits per value."""
-    return _find("bits", bits, "quantise to one of them")
+    return _find("bits", bits, "give one of them as bits")
 
 
 def by_number(number: int) -> Codec:
     """The codec that a packet names."""
-    return _find("number", number, "the packet is of a newer version, or no packet")
+    return _find("number", number, "the packet is of a newer LatentWire, or damaged")
 
 
 def _find(field: str, value: int, advice: str) -> Codec:
@@ -58,37 +91,38 @@ def _find(field: str, value: int, advice: str) -> Codec:
     raise UserError(f"there is no codec of {field} {value}; there are {known}: {advice}")
 
 
-def check_finite(z: Tensor) -> None:
-    """Refuse what would decode to nonsense."""
-    if not torch.isfinite(z).all():
-        raise UserError("latents hold values that are not numbers; they cannot be packed")
+def group_count(d: int) -> int:
+    """Groups of a latent of width ``d``."""
+    return -(-d // GROUP)
 
 
 def grouped(z: Tensor) -> Tensor:
-    """[..., D] → [..., G, GROUP], padded with zeros."""
+    """[..., D] → float32 [..., G, GROUP], the last group filled up with zeros."""
     return torch.nn.functional.pad(z.float(), (0, -z.shape[-1] % GROUP)).unflatten(-1, (-1, GROUP))
 
 
-def ungrouped(z: Tensor, d: int) -> Tensor:
-    """[..., G, GROUP] → [..., D]."""
-    return z.flatten(-2)[..., :d]
+def ungrouped(x: Tensor, d: int) -> Tensor:
+    """[..., G, GROUP] → [..., D], without what filled up the last group."""
+    return x.flatten(-2)[..., :d]
 
 
-def half_scale(scale: Tensor) -> Tensor:
-    """A scale as the float16 it is stored as (largest finite value at most), back in float32."""
-    return scale.clamp_max(65504.0).half().float()
+def half(scale: Tensor) -> Tensor:
+    """A scale as the float16 it is stored as, at most the largest finite one, back in float32."""
+    return scale.clamp(-HALF_MAX, HALF_MAX).half().float()
+
+
+def steps(x_G: Tensor, scale_G: Tensor, low: int, high: int) -> Tensor:
+    """Nearest integer multiples of each group's scale, from ``low`` to ``high``; of a scale of 0 they are 0."""
+    # a division by inf gives 0: no group needs a branch
+    return (x_G / scale_G.masked_fill(scale_G == 0, torch.inf)[..., None]).round().clamp(low, high)
 
 
 def scale_bytes(scale_MG: Tensor) -> bytes:
     """Scales as little-endian float16."""
-    return scale_MG.half().cpu().numpy().astype("<f2").tobytes()
+    return scale_MG.half().numpy().astype("<f2").tobytes()
 
 
-def scales_of(data: bytes, m: int, groups: int) -> Tensor:
-    """Scales [M, G] float32 from the beginning of a payload."""
-    return torch.from_numpy(np.frombuffer(data, "<f2", m * groups).astype(np.float32)).reshape(m, groups)
-
-
-def group_count(d: int) -> int:
-    """Groups of a latent of width ``d``."""
-    return -(-d // GROUP)
+def rescaled(codes_MD: np.ndarray, data: bytes | memoryview, m: int, d: int) -> Tensor:
+    """Codes [M, D] times the scales at the beginning of ``data``."""
+    scale_MG = np.frombuffer(data, "<f2", m * group_count(d)).astype(np.float32).reshape(m, -1)
+    return torch.from_numpy(codes_MD * scale_MG.repeat(GROUP, 1)[:, :d])

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentwire.codecs.base import Codec, check_finite
+from latentwire.codecs.base import HALF_MAX, Codec
 
 
 @Codec.register_subclass("float16")
@@ -22,16 +22,15 @@ class Float16(Codec):
     def nbytes(self, m: int, d: int) -> int:
         return 2 * m * d
 
-    def encode(self, z_MD: Tensor) -> bytes:
-        check_finite(z_MD)
-        return self._half(z_MD).cpu().numpy().astype("<f2").tobytes()
+    def pack(self, z_MD: Tensor) -> bytes:
+        return self._half(z_MD).numpy().astype("<f2").tobytes()
 
-    def decode(self, data: bytes, m: int, d: int) -> Tensor:
-        return torch.from_numpy(np.frombuffer(data, "<f2", m * d).astype(np.float32)).reshape(m, d)
+    def unpack(self, data: bytes | memoryview, m: int, d: int) -> Tensor:
+        return torch.from_numpy(np.frombuffer(data, "<f2").astype(np.float32)).reshape(m, d)
 
     def fake_quantise(self, z_BMD: Tensor) -> Tensor:
         return self._half(z_BMD).float()
 
     @staticmethod
     def _half(z: Tensor) -> Tensor:
-        return z.float().clamp(-65504.0, 65504.0).half()
+        return z.float().clamp(-HALF_MAX, HALF_MAX).half()

@@ -1,6 +1,7 @@
-"""Four bits in groups of 32 with a float16 scale each: 4.5 bits a value.
+"""Four bits in groups of 32 with a float16 scale each: 4.5 bits a value, 8.2 % of error on normally distributed values.
 
-The scale of a group is the best of a few: clipping its largest values a little costs less than coarse steps for all.
+Sixteen codes are -8 … 7, so a scale has a sign, which gives the -8 to the value of largest magnitude (as gguf's Q4_0
+does: 8.6 %). A few clipped scales are tried for each group, each refined by least squares, and the best is kept.
 """
 
 from __future__ import annotations
@@ -11,44 +12,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentwire.codecs.base import (
-    GROUP,
-    Codec,
-    check_finite,
-    group_count,
-    grouped,
-    half_scale,
-    scale_bytes,
-    scales_of,
-    ungrouped,
-)
+from latentwire.codecs.base import Codec, group_count, grouped, half, rescaled, scale_bytes, steps, ungrouped
 
-CLIPS = (1.0, 0.93, 0.86, 0.8, 0.74)
+CLIPS = (1.0, 0.95, 0.9, 0.85, 0.8)
+"""Shares of a group's largest magnitude that its scale is tried for."""
 
 
 @Codec.register_subclass("int4")
 @dataclass
 class Int4(Codec):
-    """Payload: scales [M, G] float16, then codes + 8 [M, G * 32], two to a byte, the first in the low half."""
+    """Payload: scales [M, G] float16, then codes + 8 of all latents, two to a byte, the first in the low half."""
 
     number = 3
     bits = 4
 
     def nbytes(self, m: int, d: int) -> int:
-        return m * group_count(d) * (2 + GROUP // 2)
+        return 2 * m * group_count(d) + (m * d + 1) // 2
 
-    def encode(self, z_MD: Tensor) -> bytes:
-        check_finite(z_MD)
-        codes, scale = self._codes(z_MD)
-        pairs = (codes + 8).to(torch.uint8).flatten().reshape(-1, 2).cpu().numpy()
-        return scale_bytes(scale) + (pairs[:, 0] | (pairs[:, 1] << 4)).astype(np.uint8).tobytes()
+    def pack(self, z_MD: Tensor) -> bytes:
+        codes, scale_MG = self._codes(z_MD)
+        nibbles = (ungrouped(codes, z_MD.shape[-1]) + 8).to(torch.uint8).numpy().ravel()
+        nibbles = np.append(nibbles, np.zeros(len(nibbles) % 2, np.uint8))
+        return scale_bytes(scale_MG) + (nibbles[::2] | nibbles[1::2] << 4).tobytes()
 
-    def decode(self, data: bytes, m: int, d: int) -> Tensor:
-        groups = group_count(d)
-        scale = scales_of(data, m, groups)
-        both = np.frombuffer(data, np.uint8, m * groups * GROUP // 2, 2 * m * groups)
-        codes = np.stack([both & 15, both >> 4], -1).astype(np.float32) - 8
-        return ungrouped(torch.from_numpy(codes).reshape(m, groups, GROUP) * scale[..., None], d)
+    def unpack(self, data: bytes | memoryview, m: int, d: int) -> Tensor:
+        both = np.frombuffer(data, np.uint8, offset=2 * m * group_count(d))
+        codes = np.stack([both & 15, both >> 4], -1).ravel()[: m * d].reshape(m, d)
+        return rescaled(codes.astype(np.float32) - 8, data, m, d)
 
     def fake_quantise(self, z_BMD: Tensor) -> Tensor:
         codes, scale = self._codes(z_BMD)
@@ -57,15 +47,22 @@ class Int4(Codec):
     @staticmethod
     def _codes(z: Tensor) -> tuple[Tensor, Tensor]:
         x = grouped(z)
-        top = x.abs().amax(-1)
-        best_error = torch.full_like(top, float("inf"))
-        best_scale, best_codes = torch.zeros_like(top), torch.zeros_like(x)
-        for clip in CLIPS:
-            scale = half_scale(top * clip / 7)
-            codes = (x / scale.clamp_min(1e-12)[..., None]).round().clamp(-8, 7)
-            error = (codes * scale[..., None] - x).pow(2).sum(-1)
-            better = error < best_error
-            best_error = torch.where(better, error, best_error)
-            best_scale = torch.where(better, scale, best_scale)
-            best_codes = torch.where(better[..., None], codes, best_codes)
-        return best_codes, best_scale
+        extreme = x.gather(-1, x.abs().argmax(-1, keepdim=True)).squeeze(-1)
+        codes, scale, error = _fit(x, extreme)
+        for clip in CLIPS[1:]:
+            other_codes, other_scale, other_error = _fit(x, extreme * clip)
+            better = other_error < error
+            error = torch.where(better, other_error, error)
+            scale = torch.where(better, other_scale, scale)
+            codes = torch.where(better[..., None], other_codes, codes)
+        return codes, scale
+
+
+def _fit(x: Tensor, reach: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes, scales and squared errors of groups whose code -8 stands for ``reach``."""
+    codes = steps(x, half(reach / -8), -8, 7)
+    # Least squares: the scale that fits these codes best. The codes stay, and with them one -8 in every group; it is by
+    # this that packing what was unpacked finds the same scale again.
+    weight = codes.square().sum(-1)
+    scale = half((x * codes).sum(-1) / weight.masked_fill(weight == 0, 1))
+    return codes, scale, (codes * scale[..., None] - x).square().sum(-1)

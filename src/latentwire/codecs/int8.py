@@ -8,40 +8,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentwire.codecs.base import (
-    GROUP,
-    Codec,
-    check_finite,
-    group_count,
-    grouped,
-    half_scale,
-    scale_bytes,
-    scales_of,
-    ungrouped,
-)
+from latentwire.codecs.base import Codec, group_count, grouped, half, rescaled, scale_bytes, steps, ungrouped
 
 
 @Codec.register_subclass("int8")
 @dataclass
 class Int8(Codec):
-    """Payload: scales [M, G] float16, then codes [M, G * 32] int8."""
+    """Payload: scales [M, G] float16, then codes [M, D] int8. The largest value of a group gets the code ±127."""
 
     number = 2
     bits = 8
 
     def nbytes(self, m: int, d: int) -> int:
-        return m * group_count(d) * (2 + GROUP)
+        return m * (2 * group_count(d) + d)
 
-    def encode(self, z_MD: Tensor) -> bytes:
-        check_finite(z_MD)
-        codes, scale = self._codes(z_MD)
-        return scale_bytes(scale) + codes.to(torch.int8).cpu().numpy().tobytes()
+    def pack(self, z_MD: Tensor) -> bytes:
+        codes, scale_MG = self._codes(z_MD)
+        return scale_bytes(scale_MG) + ungrouped(codes, z_MD.shape[-1]).to(torch.int8).numpy().tobytes()
 
-    def decode(self, data: bytes, m: int, d: int) -> Tensor:
-        groups = group_count(d)
-        scale = scales_of(data, m, groups)
-        codes = np.frombuffer(data, np.int8, m * groups * GROUP, 2 * m * groups).astype(np.float32)
-        return ungrouped(torch.from_numpy(codes).reshape(m, groups, GROUP) * scale[..., None], d)
+    def unpack(self, data: bytes | memoryview, m: int, d: int) -> Tensor:
+        codes_MD = np.frombuffer(data, np.int8, offset=2 * m * group_count(d)).reshape(m, d)
+        return rescaled(codes_MD.astype(np.float32), data, m, d)
 
     def fake_quantise(self, z_BMD: Tensor) -> Tensor:
         codes, scale = self._codes(z_BMD)
@@ -50,5 +37,5 @@ class Int8(Codec):
     @staticmethod
     def _codes(z: Tensor) -> tuple[Tensor, Tensor]:
         x = grouped(z)
-        scale = half_scale(x.abs().amax(-1) / 127)
-        return (x / scale.clamp_min(1e-12)[..., None]).round().clamp(-127, 127), scale
+        scale = half(x.abs().amax(-1) / 127)
+        return steps(x, scale, -127, 127), scale
