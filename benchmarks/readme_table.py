@@ -41,7 +41,7 @@ def table(results: dict) -> str:
     lines = sorted(dict.fromkeys(_line(row) for row in rows), key=_order)
     head = ["given", "ratio", "bits", "bytes"]
     for receiver in receivers:
-        head += [f"`{receiver}` F1 (95 %)", "EM", "retention", "positions"]
+        head += [f"`{receiver}` F1 (95 %)", "EM", "retention", "K/V"]
     out = [_row(head), _row(["---"] + ["---:"] * (len(head) - 1))]
     for condition, ratio, bits in lines:
         found = [cells.get((condition, ratio, bits, receiver)) for receiver in receivers]
@@ -88,7 +88,7 @@ def _scores(row: dict) -> list[str]:
         return ["n/a", "", "", ""]
     low, high = row["f1_ci"]
     f1 = f"{row['f1']:.3f} ({low:.3f}–{high:.3f})"
-    return [f1, _number(row.get("em"), 3), _number(row.get("retention"), 2), _number(row.get("positions"), 0)]
+    return [f1, _number(row.get("em"), 3), _number(row.get("retention"), 2), _number(row.get("kv_positions"), 1)]
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -102,7 +102,8 @@ def _row(cells: list[str]) -> str:
 def _origin(results: dict) -> str:
     counts = sorted({row["n"] for row in results["rows"]})
     questions = " to ".join(f"{n:,}" for n in dict.fromkeys((counts[0], counts[-1])))
-    return f"{questions} questions, seed {results['seed']}, config `{results['config_hash']}`."
+    encoder = results["wire"]["encoder"]
+    return f"{questions} questions, {results['mode']} mode, seed {results['seed']}, encoder `{encoder}`."
 
 
 def main(argv: list[str]) -> int:

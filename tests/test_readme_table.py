@@ -24,7 +24,8 @@ def script():
 def row(receiver: str, condition: str, f1: float, ratio: int | None = None, bits: int | None = None) -> dict:
     return {
         "receiver": receiver, "condition": condition, "ratio": ratio, "bits": bits, "n": 4851, "em": f1 / 2, "f1": f1,
-        "f1_ci": [f1 - 0.01, f1 + 0.01], "retention": None if ratio is None else 0.5, "positions": 40, "bytes": 1234,
+        "f1_ci": [f1 - 0.01, f1 + 0.01], "retention": None if ratio is None else 0.5, "kv_positions": 40.25,
+        "bytes": 1234,
     }  # fmt: skip
 
 
@@ -37,7 +38,9 @@ def folder(tmp_path):
         row("llama", "text", 0.456),
         row("llama", "none", 0.041),
     ]
-    (tmp_path / "one.json").write_text(json.dumps({"rows": rows, "seed": 7, "config_hash": "abc123"}))
+    (tmp_path / "one.json").write_text(
+        json.dumps({"rows": rows, "seed": 7, "mode": "context", "wire": {"encoder": "abc123"}})
+    )
     return tmp_path
 
 
@@ -45,7 +48,7 @@ def test_a_table_holds_what_the_file_holds(script, folder):
     filled = script.fill(DOCUMENT, folder)
     assert filled.startswith("# Title") and filled.endswith("after\n") and "old" not in filled
     assert "0.333 (0.323–0.343)" in filled and "0.222" in filled and "1,234" in filled
-    assert "4,851 questions, seed 7, config `abc123`" in filled
+    assert "4,851 questions, context mode, seed 7, encoder `abc123`." in filled
     # references first, then ratio by ratio, more bits first
     places = [filled.index(figure) for figure in ("0.456 (", "0.041 (", "0.334 (", "0.333 (")]
     assert places == sorted(places)

@@ -18,7 +18,7 @@ def demo(
     ] = None,
     n: Annotated[int, typer.Option(min=1, help="Questions in the evaluation.")] = 100,
     seed: Annotated[int, typer.Option(help="Which passages and questions are drawn.")] = 0,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where results.json goes.")] = Path("runs/demo"),
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="For results.json; runs/demo if left out.")] = None,
     smoke: SmokeOption = False,
 ) -> None:
     """Two different language models answer questions about a paragraph from the same few latent vectors."""

@@ -31,13 +31,14 @@ def evaluate(
         str, typer.Option(help="`context`: the question stays text. `prompt`: it is encoded too.")
     ] = "context",
     seed: Annotated[int, typer.Option(help="Draws the questions and the controls.")] = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Questions read at a time.")] = 16,
+    batch_size: Annotated[int, typer.Option(min=0, help="Questions read at a time; 0: what suits the device.")] = 0,
     out: OutOption = None,
     smoke: SmokeOption = False,
 ) -> None:
     """Score a wire under every condition, and print the table."""
     chosen_ratios = None if ratio is None else numbers("--ratio", ratio)
     chosen_bits = numbers("--bits", bits)
+    from latentwire.config import config_hash
     from latentwire.data.rows import read_examples
     from latentwire.data.squad import shipped_valid
     from latentwire.evaluation.runner import evaluate as run
@@ -52,6 +53,12 @@ def evaluate(
 
         examples = random.Random(seed).sample(examples, n)
     opened = open_wire(wire)
+    if out is None:
+        # a name of its own for everything that makes other results: a stopped run is found again, others never mixed
+        run_hash = config_hash(
+            {"encoder": opened.fingerprint.hex(), "ids": [e.id for e in examples], "mode": mode, "seed": seed}
+        )
+        out = Path("runs/eval") / f"{Path(wire).name}-{run_hash[:6]}"
     results = run(
         opened,
         examples,
@@ -62,7 +69,7 @@ def evaluate(
         mode=mode,
         seed=seed,
         batch_size=batch_size,
-        out=out or Path("runs/eval") / Path(wire).name,
-        progress=True,
+        out=out,
     )
     print_table(results)
+    typer.echo(f"{out / 'results.json'} holds the table, predictions.jsonl beside it every answer.")

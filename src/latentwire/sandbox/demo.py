@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 SHOWN = ("llama", "qwen2")
 """The sandbox's main readers: of different families, with different tokenizers."""
 PASSAGES, QUESTIONS = 3, 2
-RATIOS = (4, 8)
+RATIOS, BITS = (4, 8), 8
+OUT = Path("runs/demo")
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,12 @@ class Passage:
     questions: list[tuple[str, tuple[str, ...]]]
 
 
-def run(n: int = 100, seed: int = 0, out: str | Path = "runs/demo", smoke: bool = False) -> dict:
+def run(n: int = 100, seed: int = 0, out: Path | None = None, smoke: bool = False) -> dict:
     """Show passages, score ``n`` drawn questions under every condition at 4× and 8×, write ``out/results.json``.
 
-    Returns the results. smoke: one passage and one ratio.
+    Returns the results. out: ``runs/demo`` if None, which every demo begins anew. smoke: one passage and one ratio.
     """
-    from latentwire.evaluation.runner import evaluate
+    from latentwire.evaluation.runner import PREDICTIONS, RESULTS, evaluate
     from latentwire.evaluation.table import print_table
 
     console = Console()
@@ -64,12 +65,17 @@ def run(n: int = 100, seed: int = 0, out: str | Path = "runs/demo", smoke: bool 
     ratios = [ratio for ratio in RATIOS if ratio in wire.ratios] or list(wire.ratios)
     chosen = random.Random(seed).sample(examples, min(n, len(examples)))
     console.rule(f"{len(chosen)} unseen questions, every condition, {' and '.join(f'{r}×' for r in ratios)}")
+    if out is None:
+        out = OUT
+        # an evaluation goes on where an earlier one ended; a demo should be seen to work each time
+        for name in (RESULTS, PREDICTIONS):
+            (out / name).unlink(missing_ok=True)
     results = evaluate(
-        wire, chosen, ratios=tuple(ratios[:1] if smoke else ratios), receivers=receivers, seed=seed, out=Path(out)
+        wire, chosen, ratios=ratios[:1] if smoke else ratios, bits=(BITS,), receivers=receivers, seed=seed, out=out
     )
     print_table(results)
     console.print(
-        f"[dim]{Path(out) / 'results.json'} holds the table, predictions.jsonl beside it every answer. "
+        f"[dim]{out / RESULTS} holds the table, {PREDICTIONS} beside it every answer. "
         f"{time.perf_counter() - started:.0f} s in all.[/]"
     )
     console.print("Your own paragraph: [bold]latentwire demo --text my.txt --question 'Who …?'[/]")
@@ -119,7 +125,7 @@ def drawn_passages(examples: Iterable[Example], n: int, seed: int) -> list[Passa
 
 
 def show_passage(
-    console: Console, wire: Wire, passage: Passage, ratio: int, receivers: Sequence[str], bits: int = 8
+    console: Console, wire: Wire, passage: Passage, ratio: int, receivers: Sequence[str], bits: int = BITS
 ) -> None:
     """Print one passage: its text, its packet's size, and each receiver's answers from the text and from the packet.
 
