@@ -179,3 +179,56 @@ def test_a_wire_that_is_not_to_be_had(text, capsys, monkeypatch):
     monkeypatch.setattr(Wire, "from_pretrained", offline)
     line = refused(capsys, ["ask", "some/wire", "--text", str(text), "-q", "Who?"])
     assert "some/wire" in line and "no route" in line
+
+
+@pytest.fixture
+def rows(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    asked = [("Who led it?", ["Roald Amundsen"]), ("When did they arrive?", ["14 December 1911", "1911"])]
+    lines = [{"context": TEXT, "question": question, "answers": answers} for question, answers in asked]
+    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def test_eval_on_anyones_rows(wires, rows, tmp_path, capsys):
+    out = tmp_path / "out"
+    argv = ["eval", wires["one"], "--data", str(rows), "--conditions", "text,none,latents", "--bits", "16,4"]
+    assert cli.main([*argv, "--ratio", "4", "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    results = json.loads((out / "results.json").read_text())
+    found = {(row["receiver"], row["condition"], row["ratio"], row["bits"]) for row in results["rows"]}
+    each = {("text", None, None), ("none", None, None), ("latents", 4, 16), ("latents", 4, 4)}
+    assert found == {(receiver, *row) for receiver in VOCABULARY for row in each}
+    assert all(row["n"] == 2 for row in results["rows"])
+    assert len((out / "predictions.jsonl").read_text().splitlines()) == 2 * len(found)
+    assert all(name in said for name in (*VOCABULARY, "latents", str(out)))
+
+
+def test_eval_draws_by_the_seed(wires, rows, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    argv = ["eval", wires["one"], "--data", str(rows), "--n", "1", "--conditions", "none", "--receivers", "llama"]
+    for seed in "01":
+        assert cli.main([*argv, "--seed", seed]) == 0
+    capsys.readouterr()
+    # without --out each draw has a directory of its own: nothing is mixed, nothing refused
+    assert len(list((tmp_path / "runs" / "eval").iterdir())) == 2
+
+
+def test_eval_names_the_line_of_a_malformed_row(wires, rows, capsys):
+    with rows.open("a", encoding="utf-8") as file:
+        file.write('{"context": "A text.", "question": "Who?"}\n')
+    assert "line 3" in refused(capsys, ["eval", wires["one"], "--data", str(rows)])
+
+
+def test_eval_names_an_empty_context(wires, rows, capsys):
+    rows.write_text('{"context": "", "question": "Who?", "answers": ["she"]}\n')
+    assert "line 1" in refused(capsys, ["eval", wires["one"], "--data", str(rows)])
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--conditions", "telepathy"), ("--receivers", "nobody"), ("--ratio", "3"), ("--bits", "5"), ("--mode", "both")],
+)
+def test_eval_refuses_what_there_is_not(wires, rows, tmp_path, capsys, option, value):
+    argv = ["eval", wires["one"], "--data", str(rows), "--out", str(tmp_path / "out"), option, value]
+    assert value in refused(capsys, argv)
