@@ -18,7 +18,7 @@ def text_files(directory: str | Path) -> list[Path]:
         folder = folder / "text"
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; a folder with text is needed (.jsonl with 'text', .txt or .md)")
-    files = sorted(path for path in folder.iterdir() if _is_text(path))
+    files = sorted(path for path in folder.iterdir() if is_text(path))
     if not files:
         raise UserError(f"{folder} holds no text (.jsonl with 'text', .txt or .md, plain or compressed)")
     return files
@@ -52,7 +52,8 @@ def read_articles(path: Path) -> Iterator[tuple[str, str]]:
         yield title, text
 
 
-def _is_text(path: Path) -> bool:
+def is_text(path: Path) -> bool:
+    """Whether a file is one of text by its name."""
     name = path.name
     for ending in COMPRESSED:
         name = name.removesuffix(ending)
