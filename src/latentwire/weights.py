@@ -28,8 +28,13 @@ SHIPPED = {"wire": "wire", "llama": "readers/llama", "qwen2": "readers/qwen2", "
 
 
 def quantise(matrix_RC: Tensor) -> tuple[Tensor, Tensor]:
-    """int8 [R, C] and float32 scales [R]: the largest value of each row becomes 127."""
+    """int8 [R, C] and float32 scales [R]: the largest value of each row becomes 127.
+
+    Scales keep 16 bits of mantissa, so that 127 scales are exact in float32 and rounding what was rounded before
+    changes nothing: a wire may be rounded, joined by another receiver and rounded again with its encoder unchanged.
+    """
     scale_R = matrix_RC.float().abs().amax(1).clamp_min(1e-12) / 127.0
+    scale_R = ((scale_R.view(torch.int32) + 0x80) & ~0xFF).view(torch.float32)
     return (matrix_RC.float() / scale_R[:, None]).round().clamp(-127, 127).to(torch.int8), scale_R
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,12 @@ def read_questions(config: TrainConfig, data: str | None) -> tuple[list[Example]
     )
 
 
+def tokenizer_hash(prompt: Prompt) -> str:
+    """Names a layout with its tokenizer: vocabulary, rules and the words around context and question."""
+    text = prompt.tokenizer.backend_tokenizer.to_str() + repr(prompt.config)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
 def tokenise(
     config: TrainConfig,
     wire: Wire,
@@ -143,8 +150,9 @@ def tokenise(
     corpus, encoder = config.corpus, wire.encoder
     key: dict[str, Any] = {
         "encoder": config.wire.encoder if not config.start else wire.settings.encoder,
-        "readers": {name: wire.frozen[name].fingerprint() for name in prompts},
-        "corpus": corpus,
+        # what is stored depends on tokenizers, not on weights
+        "tokenizers": {name: tokenizer_hash(prompt) for name, prompt in prompts.items()},
+        "corpus": replace(corpus, cache="", threads=0, dev=0),
         "seed": config.seed,
     }
     stores: dict[str, Store | None] = {"text": None, "questions": None, "dev": None}

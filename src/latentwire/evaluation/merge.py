@@ -1,0 +1,40 @@
+"""Results of several processes as one: ``python -m latentwire.evaluation.merge OUT DIR DIR …``.
+
+Receivers may be evaluated side by side; their rows belong together if encoder, data, mode and seed are the same.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from latentwire.errors import UserError
+from latentwire.evaluation.runner import PREDICTIONS, RESULTS
+
+
+def merge(out: Path, directories: list[Path]) -> dict[str, Any]:
+    """Write the joined ``results.json`` and ``predictions.jsonl`` to ``out``."""
+    parts = [json.loads((directory / RESULTS).read_text()) for directory in directories]
+    whole = parts[0]
+    for part, directory in zip(parts[1:], directories[1:], strict=True):
+        for key in ("data", "mode", "seed"):
+            if part[key] != whole[key]:
+                raise UserError(f"{directory} differs in {key!r} from {directories[0]}; they cannot be joined")
+        if part["wire"]["encoder"] != whole["wire"]["encoder"]:
+            raise UserError(f"{directory} is of another encoder than {directories[0]}; they cannot be joined")
+        whole["wire"]["receivers"] |= part["wire"]["receivers"]
+        whole["wire"]["config"] = part["wire"]["config"]
+        whole["rows"] += part["rows"]
+        whole["kinds"] = whole.get("kinds", []) + part.get("kinds", [])
+    out.mkdir(parents=True, exist_ok=True)
+    (out / RESULTS).write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
+    with (out / PREDICTIONS).open("w") as file:
+        for directory in directories:
+            file.write((directory / PREDICTIONS).read_text())
+    return whole
+
+
+if __name__ == "__main__":
+    merge(Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]])
