@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from latentwire.commands.options import SmokeOption, read_text
+from latentwire.commands.options import SmokeOption, quiet_libraries, read_text
 from latentwire.errors import UserError
 
 
@@ -29,6 +29,7 @@ def demo(
     if context is not None and not questions:
         questions = _ask_for_questions()
 
+    quiet_libraries()
     from latentwire.sandbox import demo as sandbox_demo
 
     if context is None:

@@ -59,12 +59,16 @@ def read_text(path: Path) -> str:
     return text.strip()
 
 
-def open_wire(name: str) -> Wire:
-    """The wire of that name (directory, hub id or ``sandbox``), with quiet libraries."""
+def quiet_libraries() -> None:
+    """No progress bars of the checkpoint loader: one per model would bury what the command says."""
     from transformers.utils import logging
 
-    # progress bars of the checkpoint loader, one per receiver, would bury what the command says
     logging.disable_progress_bar()
+
+
+def open_wire(name: str) -> Wire:
+    """The wire of that name (directory, hub id or ``sandbox``), with quiet libraries."""
+    quiet_libraries()
     from latentwire import Wire
 
     try:

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from latentwire.commands.options import DataDirOption, OutOption, SmokeOption
+from latentwire.commands.options import DataDirOption, OutOption, SmokeOption, quiet_libraries
 
 SMOKE = (
-    "steps=4 minutes=0 passages=4 asks=1 warmup=1 log_every=1 eval_every=2 save_every=2 "
-    "corpus.windows=64 corpus.contexts=16 corpus.dev=8 corpus.threads=1"
+    "steps=2 minutes=0 passages=2 asks=1 warmup=1 log_every=1 eval_every=2 save_every=2 "
+    "corpus.windows=64 corpus.contexts=16 corpus.made=16 corpus.dev=8 corpus.threads=1"
 )
 
 
@@ -29,6 +29,7 @@ def train(
     smoke: SmokeOption = False,
 ) -> None:
     """Train a wire; the same command goes on where a stopped run ended."""
+    quiet_libraries()
     from latentwire.training.run import train as run
 
     # what was typed comes last, so that it holds in a smoke run too
