@@ -1,8 +1,8 @@
 """Makes the files that training reads (``squad/*.jsonl`` and ``text/*.jsonl.xz``) from what anyone can get.
 
-SQuAD: the public train-v1.1.json and the list of articles in ``squad-split.tsv`` give the very rows that the shipped
-weights were trained on, and a digest says whether they are. Articles that are not on the list, those of the official
-dev set, go to a file of their own that no training reads.
+SQuAD: the public train-v1.1.json and the list of articles in ``squad-split.tsv`` name the rows that the shipped weights
+were trained on, and a digest says whether a run came out with exactly those. Articles that are not on the list (those
+of the official dev set) go to a file of their own that no training reads.
 
 Every file is written whole or not at all. Running it again makes what is missing and leaves the rest as it is.
 """
