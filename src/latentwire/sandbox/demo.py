@@ -140,7 +140,7 @@ def show_passage(
     sizes = Text.assemble(
         ("text    ", "dim"), f"{text_bytes:>6,} bytes  {packet.source_tokens:>4} tokens\n",
         ("packet  ", "dim"), f"{len(data):>6,} bytes  {len(packet.z_MD):>4} latents",
-        (f"  of {packet.z_MD.shape[1]} values at {bits} bits, {ratio} tokens each", "dim"),
+        (f" of {packet.z_MD.shape[1]} values at {bits} bits, {ratio} tokens each", "dim"),
     )  # fmt: skip
     body = Group(_shortened(passage.text), Text(), sizes, Text(), table)
     console.print(Panel(body, title=f"[bold]{escape(passage.title)}[/]", title_align="left", box=box.ROUNDED))
