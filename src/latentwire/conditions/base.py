@@ -1,4 +1,4 @@
-"""The two kinds of condition: tokens of text, or latents that may be tampered with."""
+"""The two kinds of condition: a part of the text, or latents that may be tampered with."""
 
 from __future__ import annotations
 
@@ -13,28 +13,40 @@ from latentwire.types import Latents
 
 @dataclass(frozen=True)
 class TextRow:
-    """One question as a text condition sees it.
+    """One question as a text condition sees it, in tokens of the receiver.
 
-    context: tokens of the context, tail: tokens of question and anchor, anchor: tokens of the anchor alone, all in the
-    receiver's tokenizer. latents: how many latents (K/V positions) the packet of this text takes. packet_bytes: its
-    exact size. text: the context itself.
+    text: the context. context: how many tokens it has. tail: tokens of question and anchor. anchor: tokens of the
+    anchor alone. latents: how many latents the text's packet holds. room: bytes of the packet that are left for the
+    context (all of them in context mode; in prompt mode those that the question does not take).
     """
 
     text: str
-    context: list[int]
+    context: int
     tail: list[int]
     anchor: list[int]
     latents: int
-    packet_bytes: int
+    room: int
 
 
 @dataclass(frozen=True)
 class Given:
-    """What the receiver gets: context tokens, or a context text to be tokenised (``text``), and the tail."""
+    """What the receiver gets of the context, and the tail behind it.
 
-    context: list[int] | None
+    keep: its first so many tokens; text: or else a text of the condition's own, tokenised as a context.
+    """
+
     tail: list[int]
+    keep: int = 0
     text: str | None = None
+
+
+@dataclass(frozen=True)
+class Data:
+    """What decides whether a condition applies: for each example its article, and bytes of packet and of plain text."""
+
+    articles: list[str]
+    packet_bytes: list[int]
+    text_bytes: list[int]
 
 
 @dataclass
@@ -43,6 +55,10 @@ class Condition(Choice):
 
     by_ratio: ClassVar[bool] = False
     by_bits: ClassVar[bool] = False
+
+    def not_applicable(self, data: Data) -> str | None:
+        """Why the condition says nothing on these examples (its row is then n/a), or None."""
+        return None
 
 
 class TextCondition(Condition):
@@ -57,9 +73,14 @@ class LatentCondition(Condition):
 
     by_ratio = True
 
-    def change(self, latents: Latents, articles: list[str], seed: int) -> Latents:
-        """Latents of all texts (float32, on any device) as this condition hands them on. ``articles``: of each text."""
-        raise NotImplementedError
+    def sources(self, articles: list[str], seed: int) -> list[int]:
+        """For each text, whose latents stand in for it (its own). ``articles``: of each text."""
+        return list(range(len(articles)))
+
+    def change(self, latents: Latents, places: list[int], seed: int) -> Latents:
+        """Latents of a batch (float32, any device) as they are handed on. ``places``: the number of each text, so that
+        what happens to it by luck does not depend on its batch."""
+        return latents
 
 
 def generator(seed: int) -> torch.Generator:

@@ -1,4 +1,4 @@
-"""The first M tokens of the context, the question whole: the honest rival with as many K/V positions as latents."""
+"""The first M tokens of the context, the question whole: the honest rival of M latents."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,9 @@ from latentwire.conditions.base import Condition, Given, TextCondition, TextRow
 @Condition.register_subclass("budget-question")
 @dataclass
 class BudgetQuestion(TextCondition):
+    """M is the number of latents, in tokens of the receiver."""
+
     by_ratio = True
 
     def give(self, row: TextRow) -> Given:
-        return Given(row.context[: row.latents], row.tail)
+        return Given(row.tail, keep=min(row.latents, row.context))

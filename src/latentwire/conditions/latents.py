@@ -3,13 +3,11 @@
 from dataclasses import dataclass
 
 from latentwire.conditions.base import Condition, LatentCondition
-from latentwire.types import Latents
 
 
 @Condition.register_subclass("latents")
 @dataclass
 class LatentsOfText(LatentCondition):
-    by_bits = True
+    """As they come out of the packet."""
 
-    def change(self, latents: Latents, articles: list[str], seed: int) -> Latents:
-        return latents
+    by_bits = True

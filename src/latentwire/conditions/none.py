@@ -8,5 +8,7 @@ from latentwire.conditions.base import Condition, Given, TextCondition, TextRow
 @Condition.register_subclass("none")
 @dataclass
 class Nothing(TextCondition):
+    """The head alone, then the question."""
+
     def give(self, row: TextRow) -> Given:
-        return Given([], row.tail)
+        return Given(row.tail)

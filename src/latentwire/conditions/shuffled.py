@@ -1,4 +1,4 @@
-"""Control: all values of a text's latents permuted over slots and channels: same statistics, no meaning."""
+"""Control: all values of a text's latents permuted over slots and channels: same values, no meaning."""
 
 from dataclasses import dataclass
 
@@ -11,10 +11,13 @@ from latentwire.types import Latents
 @Condition.register_subclass("shuffled")
 @dataclass
 class Shuffled(LatentCondition):
-    def change(self, latents: Latents, articles: list[str], seed: int) -> Latents:
-        B, M, D = latents.z_BMD.shape
-        luck = torch.rand(B, M, D, generator=generator(seed)).to(latents.z_BMD.device)
-        # masked values get the highest luck, so that a text's own values are permuted among themselves
-        luck = luck.masked_fill(~latents.mask_BM[..., None], 2.0)
-        order = luck.flatten(1).argsort(-1)
-        return latents.with_z(latents.z_BMD.flatten(1).gather(1, order).view(B, M, D))
+    """Each text has a permutation of its own, by seed and by its place in the data."""
+
+    def change(self, latents: Latents, places: list[int], seed: int) -> Latents:
+        z_BMD = latents.z_BMD.clone()
+        for row, place in enumerate(places):
+            # masked slots take no part: a text's own values are permuted among themselves
+            own_MD = z_BMD[row, latents.mask_BM[row]]
+            order = torch.randperm(own_MD.numel(), generator=generator(seed * 1_000_003 + place))
+            z_BMD[row, latents.mask_BM[row]] = own_MD.flatten()[order.to(own_MD.device)].view_as(own_MD)
+        return latents.with_z(z_BMD)

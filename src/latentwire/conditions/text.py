@@ -8,5 +8,7 @@ from latentwire.conditions.base import Condition, Given, TextCondition, TextRow
 @Condition.register_subclass("text")
 @dataclass
 class Text(TextCondition):
+    """Every token of the context."""
+
     def give(self, row: TextRow) -> Given:
-        return Given(row.context, row.tail)
+        return Given(row.tail, keep=row.context)

@@ -4,26 +4,24 @@ from dataclasses import dataclass
 
 import torch
 
-from latentwire.conditions.base import Condition, LatentCondition, generator
-from latentwire.errors import UserError
-from latentwire.types import Latents
+from latentwire.conditions.base import Condition, Data, LatentCondition, generator
 
 
 @Condition.register_subclass("wrong")
 @dataclass
 class Wrong(LatentCondition):
-    def change(self, latents: Latents, articles: list[str], seed: int) -> Latents:
-        return latents.take(partners(articles, seed).to(latents.z_BMD.device))
+    """Each text is given a partner by luck; its questions share that partner."""
 
+    def not_applicable(self, data: Data) -> str | None:
+        return None if len(set(data.articles)) > 1 else "all texts are of one article, there is no other one"
 
-def partners(articles: list[str], seed: int) -> torch.Tensor:
-    """For each text the index of a text of another article (int64 [B]), by luck."""
-    if len(set(articles)) < 2:
-        raise UserError("the control 'wrong' needs texts of at least two articles (or two contexts); give more rows")
-    names = {name: number for number, name in enumerate(dict.fromkeys(articles))}
-    own = torch.tensor([names[name] for name in articles])
-    luck = generator(seed)
-    chosen = torch.randint(len(own), (len(own),), generator=luck)
-    while (same := own[chosen] == own).any():
-        chosen[same] = torch.randint(len(own), (int(same.sum()),), generator=luck)
-    return chosen
+    def sources(self, articles: list[str], seed: int) -> list[int]:
+        luck = generator(seed)
+        places = torch.randperm(len(articles), generator=luck).tolist()
+        # from a random start on, the first text that is not of the own article
+        starts = torch.randint(len(articles), (len(articles),), generator=luck).tolist()
+        chosen = []
+        for own, start in zip(articles, starts, strict=True):
+            turned = (places[(start + step) % len(places)] for step in range(len(places)))
+            chosen.append(next(place for place in turned if articles[place] != own))
+        return chosen

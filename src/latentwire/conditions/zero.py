@@ -11,5 +11,7 @@ from latentwire.types import Latents
 @Condition.register_subclass("zero")
 @dataclass
 class Zero(LatentCondition):
-    def change(self, latents: Latents, articles: list[str], seed: int) -> Latents:
+    """Same slots at the same places, nothing in them."""
+
+    def change(self, latents: Latents, places: list[int], seed: int) -> Latents:
         return latents.with_z(torch.zeros_like(latents.z_BMD))

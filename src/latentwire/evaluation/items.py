@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass, field
 
 import torch
 
+from latentwire.codecs import Codec
 from latentwire.data.squad import article
+from latentwire.packets.packet import HEADER_BYTES
 from latentwire.types import Example, Latents
 from latentwire.wire import Wire
+
+NUMBERED = re.compile(r"-\d{1,5}-\d{1,5}$")
+"""How an id ends that names an article: with the numbers of paragraph and question (an id like a UUID names none)."""
 
 
 @dataclass
 class Items:
-    """Examples grouped by what is encoded. texts: each distinct one. owner: for each example its place in ``texts``."""
+    """Examples grouped by what is encoded. texts: each distinct one. owner: for each example its place in ``texts``.
+    articles: of each text. sizes: UTF-8 bytes of what is encoded for each text."""
 
     examples: list[Example]
     mode: str
@@ -22,31 +29,47 @@ class Items:
     questions: list[str] | None = None
     owner: list[int] = field(default_factory=list)
     articles: list[str] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
 
     @classmethod
-    def of(cls, examples: list[Example], mode: str) -> Items:
+    def of(cls, wire: Wire, examples: list[Example], mode: str) -> Items:
         """In context mode a context with all its questions is one text; in prompt mode every example is its own."""
-        if mode == "prompt":
-            owner = list(range(len(examples)))
-            texts, questions = [e.context for e in examples], [e.question for e in examples]
-            return cls(examples, mode, texts, questions, owner, [_article(e) for e in examples])
         places: dict[str, int] = {}
-        owner = [places.setdefault(e.context, len(places)) for e in examples]
-        firsts: dict[int, Example] = {}
-        for place, e in zip(owner, examples, strict=True):
-            firsts.setdefault(place, e)
-        return cls(examples, mode, list(places), None, owner, [_article(firsts[i]) for i in range(len(places))])
+        if mode == "prompt":
+            owner, firsts = list(range(len(examples))), examples
+            questions = [e.question for e in examples]
+        else:
+            owner, questions = [places.setdefault(e.context, len(places)) for e in examples], None
+            firsts = [examples[i] for i in _first_of_each(owner)]
+        texts = [e.context for e in firsts]
+        sizes = [len(text.encode()) for text in wire.source_texts(texts, questions)]
+        return cls(examples, mode, texts, questions, owner, [_article(e) for e in firsts], sizes)
 
-    def batches(self, size: int, lengths: list[int]) -> list[list[int]]:
-        """Example indices in batches of at most ``size``: neighbours share contexts, and batches are of like length."""
+    def batches(self, size: int, lengths: list[int], most: int) -> list[list[int]]:
+        """Example indices in batches: neighbours share contexts, and batches are of like length.
+
+        size: examples in a batch at most. lengths: positions of each example's context. most: positions of a batch.
+        """
         order = sorted(range(len(self.owner)), key=lambda i: (lengths[i], self.owner[i]))
-        return [order[i : i + size] for i in range(0, len(order), size)]
+        found: list[list[int]] = []
+        for i in order:
+            # the last one that was added is the longest
+            if not found or len(found[-1]) >= size or (len(found[-1]) + 1) * lengths[i] > most:
+                found.append([])
+            found[-1].append(i)
+        return found
+
+
+def _first_of_each(owner: list[int]) -> list[int]:
+    first: dict[int, int] = {}
+    for i, place in enumerate(owner):
+        first.setdefault(place, i)
+    return list(first.values())
 
 
 def _article(example: Example) -> str:
-    # rows of anyone's file have no article in their id: then the context itself is the article
-    title = article(example.id)
-    return example.context if title == example.id else title
+    # rows of anyone's file name no article in their id: then the context itself is the article
+    return article(example.id) if NUMBERED.search(example.id) else example.context
 
 
 @dataclass(frozen=True)
@@ -55,6 +78,11 @@ class Encoded:
 
     latents: Latents
     seconds: float
+    counts: list[int]
+
+    def packet_bytes(self, place: int, codec: Codec) -> int:
+        """Exact size of a text's packet, header included."""
+        return HEADER_BYTES + codec.nbytes(self.counts[place], self.latents.z_BMD.shape[-1])
 
 
 @torch.no_grad()
@@ -63,14 +91,14 @@ def encode_all(wire: Wire, items: Items, ratio: int, batch_size: int) -> Encoded
     wait(wire.device)
     began = time.perf_counter()
     # batches of like length, put back in order
-    order = sorted(range(len(items.texts)), key=lambda i: len(items.texts[i]))
+    order = sorted(range(len(items.texts)), key=lambda i: items.sizes[i])
     back = torch.tensor(order).argsort().to(wire.device)
     asked = None if items.questions is None else [items.questions[i] for i in order]
     with autocast(wire.device):
         latents = wire.encode_latents([items.texts[i] for i in order], ratio, asked, batch_size)
     latents = latents.take(back)
     wait(wire.device)
-    return Encoded(latents, time.perf_counter() - began)
+    return Encoded(latents, time.perf_counter() - began, latents.count_B.tolist())
 
 
 def autocast(device: torch.device) -> torch.autocast:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
 from latentwire.evaluation.items import Items
 from latentwire.evaluation.metrics import retention
+from latentwire.evaluation.results import Key
+from latentwire.prompt import Prompt
 from latentwire.wire import Wire
 
 KINDS = ("digits", "alike", "different")
+SPLIT = ("text", "none", "latents")
 
 
 def kind_of(answer: str, cuts: list[list[str]]) -> str:
@@ -21,37 +21,48 @@ def kind_of(answer: str, cuts: list[list[str]]) -> str:
     return "alike" if all(cut == cuts[0] for cut in cuts) else "different"
 
 
-def by_kind(wire: Wire, items: Items, predictions: Path) -> list[dict[str, Any]]:
+def pieces(prompt: Prompt, answers: list[str]) -> list[list[str]]:
+    """How a tokenizer cuts answers as they stand in the layout: pieces of the text, without the space around them."""
+    texts = [prompt.config.answer.format(answer=answer) for answer in answers]
+    if not prompt.tokenizer.is_fast:
+        rows = [[prompt.tokenizer.decode([token]) for token in ids] for ids in prompt.ids(texts)]
+    else:
+        spans = prompt.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        rows = [[text[a:b] for a, b in row] for text, row in zip(texts, spans, strict=True)]
+    # a space may be a token of its own, or stand before or behind a word: none of these is another cut
+    return [[piece.strip() for piece in row if piece.strip()] for row in rows]
+
+
+def by_kind(wire: Wire, items: Items, said: dict[Key, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """Rows ``{receiver, condition, ratio, bits, kind, n, f1, retention}`` for text, none and latents; the kinds are by
-    the first two receivers' tokenizers. Empty with fewer than two receivers."""
-    if len(wire.receivers) < 2 or not predictions.is_file():
+    the first two receivers' tokenizers. Empty with fewer than two receivers. ``said``: answers by row, in order."""
+    if len(wire.receivers) < 2:
         return []
-    prompts = [wire.get_receiver(name).prompt for name in wire.receivers[:2]]
     first = [e.answers[0] for e in items.examples]
-    pieces = []
-    for prompt in prompts:
-        ids = prompt.ids([f" {answer}" for answer in first])
-        pieces.append([[prompt.tokenizer.decode([token]) for token in row] for row in ids])
-    kinds = {
-        e.id: kind_of(answer, [cut[i] for cut in pieces])
-        for i, (e, answer) in enumerate(zip(items.examples, first, strict=True))
-    }
-    scores: dict[tuple[Any, ...], list[float]] = defaultdict(list)
-    with predictions.open() as file:
-        for line in file:
-            row = json.loads(line)
-            if row["condition"] in ("text", "none", "latents") and row["id"] in kinds:
-                key = (row["receiver"], row["condition"], row["ratio"], row["bits"], kinds[row["id"]])
-                scores[key].append(row["f1"])
-    mean = {key: sum(values) / len(values) for key, values in scores.items()}
+    cuts = [pieces(wire.get_receiver(name).prompt, first) for name in wire.receivers[:2]]
+    kinds = [kind_of(answer, list(both)) for answer, *both in zip(first, *cuts, strict=True)]
+    scores: dict[Key, dict[str, list[float]]] = {}
+    for key, lines in said.items():
+        if key[1] in SPLIT:
+            split = scores.setdefault(key, {kind: [] for kind in KINDS})
+            for kind, line in zip(kinds, lines, strict=True):
+                split[kind].append(line["f1"])
+    mean = {(*key, kind): sum(v) / len(v) for key, split in scores.items() for kind, v in split.items() if v}
     rows = []
     for (receiver, condition, ratio, bits, kind), value in mean.items():
         full = mean.get((receiver, "text", None, None, kind))
         none = mean.get((receiver, "none", None, None, kind))
         kept = None if full is None or none is None else retention(value, none, full)
         rows.append(
-            {"receiver": receiver, "condition": condition, "ratio": ratio, "bits": bits, "kind": kind,
-             "n": len(scores[receiver, condition, ratio, bits, kind]), "f1": round(value, 4),
-             "retention": None if kept is None else round(kept, 4)}
-        )  # fmt: skip
+            {
+                "receiver": receiver,
+                "condition": condition,
+                "ratio": ratio,
+                "bits": bits,
+                "kind": kind,
+                "n": len(scores[receiver, condition, ratio, bits][kind]),
+                "f1": round(value, 4),
+                "retention": None if kept is None else round(kept, 4),
+            }
+        )
     return rows

@@ -1,19 +1,20 @@
-"""One row of the table: a receiver under a condition, all examples, batched."""
+"""One row of the table: a receiver under a condition, all examples, batched. Text and latents share every line here."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from latentwire.codecs import Codec
-from latentwire.conditions import Given, LatentCondition, TextCondition, TextRow
+from latentwire.conditions import LatentCondition, TextCondition
+from latentwire.evaluation.given import MAX_NEW_TOKENS, Fitted, Tokens, give
 from latentwire.evaluation.items import Encoded, Items, autocast, wait
-from latentwire.packets.packet import HEADER_BYTES
 from latentwire.receivers import Receiver
 from latentwire.receivers.attention import own_causal
 from latentwire.receivers.decode import generate
@@ -21,53 +22,35 @@ from latentwire.receivers.receiver import pad
 from latentwire.types import Prefix
 from latentwire.wire import Wire
 
-MAX_NEW_TOKENS = 32
+PARTS = ("encode", "adapt", "prefill", "decode")
 
 
 @dataclass
 class Measured:
-    """Per example, in the order of the examples: answer, nll of the gold answer per token, first token right, prompt
-    positions, K/V positions of the context, context tokens of the receiver, bytes. ``seconds``: of all together."""
+    """Per example, in the order of the examples: the answer, nll of the gold answer (summed) and its tokens, whether
+    the first token was right, prompt positions, K/V positions of what is encoded, tokens it has as text, bytes.
+    cut: examples that the window cut. seconds: of all together, by part."""
 
     predictions: list[str]
     nll: list[float]
+    answer_tokens: list[int]
     first: list[float]
     positions: list[int]
     kv: list[int]
     own: list[int]
     bytes: list[int]
     cut: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)
-
-
-class Tokens:
-    """What a receiver's tokenizer makes of the items, once."""
-
-    def __init__(self, receiver: Receiver, items: Items) -> None:
-        prompt = receiver.prompt
-        self.anchor = prompt.anchor_ids()
-        self.context = prompt.context_ids(items.texts)
-        self.question = prompt.question_ids([e.question for e in items.examples])
-        flat = prompt.answer_ids([answer for e in items.examples for answer in e.answers])
-        self.answers: list[list[list[int]]] = []
-        start = 0
-        for e in items.examples:
-            self.answers.append(flat[start : start + len(e.answers)])
-            start += len(e.answers)
-
-    def tail(self, example: int, mode: str, latent: bool) -> list[int]:
-        """What follows the context: question and anchor, or behind prompt-mode latents the anchor alone."""
-        return self.anchor if latent and mode == "prompt" else self.question[example]
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
 
 
 class Clock:
     """Seconds by part."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.seconds = device, dict.fromkeys(("encode", "adapt", "prefill", "decode"), 0.0)
+    def __init__(self, device: torch.device, seconds: dict[str, float]) -> None:
+        self.device, self.seconds = device, seconds
 
     @contextmanager
-    def __call__(self, part: str) -> Iterator[None]:
+    def __call__(self, part: str) -> Generator[None, None, None]:
         wait(self.device)
         began = time.perf_counter()
         yield
@@ -88,112 +71,127 @@ def measure(
     seed: int,
     tick: Callable[[int], None],
 ) -> Measured:
-    """Answer all examples under one condition. ``encoded``: of the ratio, where the condition needs it."""
+    """Answer all examples under one condition. ``encoded``: of the ratio, where the condition has one."""
     n = len(items.examples)
-    m = Measured([""] * n, [0.0] * n, [0.0] * n, [0] * n, [0] * n, [0] * n, [0] * n)
-    clock = Clock(receiver.device)
-    latent = isinstance(condition, LatentCondition)
-    slots = wire.links[receiver.name].config.adapter.slots  # ty: ignore[unresolved-attribute]
-    counts = None if encoded is None else encoded.latents.count_B.tolist()
-    given: list[Given] = []
-    if isinstance(condition, LatentCondition):
-        assert encoded is not None and counts is not None
-        latents = condition.change(encoded.latents, items.articles, seed)
-        clock.seconds["encode"] = encoded.seconds
-        lengths = [counts[items.owner[i]] for i in range(n)]
-    else:
-        width = 0 if encoded is None else encoded.latents.z_BMD.shape[-1]
-        given, m.cut = give(condition, receiver, items, tokens, counts, slots, codec, width)
-        lengths = [len(g.context or []) for g in given]
+    m = Measured([""] * n, [0.0] * n, [0] * n, [0.0] * n, [0] * n, [0] * n, [0] * n, [0] * n)
+    clock = Clock(receiver.device, m.seconds)
     head = receiver.head().mask_BM.shape[1]
-    for batch in items.batches(batch_size, lengths):
-        if latent:
-            places = sorted({items.owner[i] for i in batch})
-            rows = torch.tensor([places.index(items.owner[i]) for i in batch], device=receiver.device)
-            chosen = latents.take(torch.tensor(places, device=latents.z_BMD.device))
-            longest = int(chosen.count_B.max())
-            chosen = type(chosen)(chosen.z_BMD[:, :longest], chosen.mask_BM[:, :longest], chosen.source_B, chosen.ratio_B)
+    if isinstance(condition, LatentCondition):
+        assert encoded is not None
+        m.seconds["encode"] = encoded.seconds
+        given: list[Fitted] = []
+        sources = condition.sources(items.articles, seed)
+        link: Any = wire.links[receiver.name]
+        slots = link.config.adapter.slots
+        lengths = [encoded.counts[sources[place]] * slots for place in items.owner]
+    else:
+        given = give(condition, items, tokens, encoded, codec)
+        lengths = [len(row.context) for row in given]
+    # what each row holds besides its context
+    beside = head + MAX_NEW_TOKENS + max(map(len, tokens.question))
+    for batch in items.batches(batch_size, [length + beside for length in lengths], most_positions(receiver)):
+        if isinstance(condition, LatentCondition):
+            assert encoded is not None
+            places = list(dict.fromkeys(items.owner[i] for i in batch))
+            rows = [places.index(items.owner[i]) for i in batch]
             with clock("adapt"), autocast(wire.device):
-                prefix = wire.prefix(receiver.name, chosen.with_z(codec.fake_quantise(chosen.z_BMD)), items.mode)
-            tails = [tokens.tail(i, items.mode, True) for i in batch]
+                prefix = read_latents(wire, receiver, condition, items.mode, encoded, sources, places, codec, seed)
+            whole = [tokens.anchor if items.mode == "prompt" else tokens.question[i] for i in batch]
+            left = [receiver.geometry.window - MAX_NEW_TOKENS - prefix.next_B.tolist()[row] for row in rows]
+            tails = [tokens.fit(tail, room) for tail, room in zip(whole, left, strict=True)]
+            m.cut += sum(len(a) < len(b) for a, b in zip(tails, whole, strict=True))
+            sizes = [encoded.packet_bytes(sources[items.owner[i]], codec) for i in batch]
         else:
             with clock("prefill"):
-                prefix, rows = read_distinct(receiver, [given[i].context or [] for i in batch])
+                prefix, rows = read_contexts(receiver, [given[i].context for i in batch])
             tails = [given[i].tail for i in batch]
-        prefix = prefix.take(rows)
+            m.cut += sum(given[i].cut for i in batch)
+            sizes = [given[i].bytes for i in batch]
+        with clock("prefill"):
+            prefix = prefix.take(torch.tensor(rows, device=receiver.device))
+            held = prefix.count_B.tolist()
+            prefix = read_tails(receiver, prefix, tails)
+        last = [tail[-1] for tail in tails]
         with clock("decode"):
-            said = generate(receiver, prefix, tails, MAX_NEW_TOKENS).texts
-        nll, predicted = judge(receiver, prefix, tails, [tokens.answers[i][0] for i in batch])
-        held = prefix.count_B.tolist()
-        for place, i in enumerate(batch):
-            m.predictions[i], m.nll[i] = said[place], nll[place]
-            m.first[i] = float(any(predicted[place] == answer[0] for answer in tokens.answers[i]))
-            m.kv[i] = held[place] - head
-            m.positions[i] = held[place] + len(tails[place])
+            said = generate(receiver, prefix, [[token] for token in last], MAX_NEW_TOKENS).texts
+        gold = [tokens.answers[i][0] for i in batch]
+        nll, judged, predicted = judge(receiver, prefix, last, gold)
+        for row, i in enumerate(batch):
+            m.predictions[i], m.nll[i], m.answer_tokens[i] = said[row], nll[row], judged[row]
+            m.first[i] = float(any(predicted[row] == answer[0] for answer in tokens.answers[i]))
+            m.kv[i] = held[row] - head
+            m.positions[i] = held[row] + len(tails[row])
             m.own[i] = len(tokens.context[items.owner[i]])
-            if latent and counts is not None:
-                m.bytes[i] = HEADER_BYTES + codec.nbytes(counts[items.owner[i]], latents.z_BMD.shape[-1])
-            else:
-                m.bytes[i] = len(receiver.tokenizer.decode(given[i].context or []).strip().encode())
+            if isinstance(condition, LatentCondition) and items.mode == "prompt":
+                m.own[i] += len(tokens.question[i]) - len(tokens.anchor)
+            m.bytes[i] = sizes[row]
         tick(len(batch))
-    m.seconds = clock.seconds
     return m
 
 
-def give(
-    condition: TextCondition,
+def most_positions(receiver: Receiver) -> int:
+    """Positions whose keys and values a batch may hold: half a gigabyte of them on a CPU, six on a GPU."""
+    g = receiver.geometry
+    each = 2 * g.layers * g.kv_heads * g.head_dim * receiver.dtype.itemsize
+    return ((6 << 30) if receiver.device.type == "cuda" else (1 << 29)) // each
+
+
+def read_latents(
+    wire: Wire,
     receiver: Receiver,
-    items: Items,
-    tokens: Tokens,
-    counts: list[int] | None,
-    slots: int,
+    condition: LatentCondition,
+    mode: str,
+    encoded: Encoded,
+    sources: list[int],
+    places: list[int],
     codec: Codec,
-    width: int,
-) -> tuple[list[Given], int]:
-    """What each example is given as text, and how many of them had to be cut to the receiver's window."""
-    found: list[Given] = []
-    cut = 0
-    window = receiver.geometry.window - receiver.head().mask_BM.shape[1] - MAX_NEW_TOKENS
-    for i, place in enumerate(items.owner):
-        count = 0 if counts is None else counts[place]
-        size = HEADER_BYTES + codec.nbytes(count, width) if count else 0
-        row = TextRow(items.texts[place], tokens.context[place], tokens.question[i], tokens.anchor, count * slots, size)
-        got = condition.give(row)
-        context = got.context if got.context is not None else receiver.prompt.context_ids([got.text or ""])[0]
-        room = max(window - len(got.tail), 0)
-        if len(context) > room:
-            context, cut = context[:room], cut + 1
-        found.append(Given(context, got.tail))
-    return found, cut
+    seed: int,
+) -> Prefix:
+    """Prefixes of the texts at ``places``, from latents that went through the condition and the packet's rounding."""
+    device = encoded.latents.z_BMD.device
+    latents = encoded.latents.take(torch.tensor([sources[place] for place in places], device=device))
+    M = int(latents.count_B.max())
+    latents = type(latents)(latents.z_BMD[:, :M], latents.mask_BM[:, :M], latents.source_B, latents.ratio_B)
+    latents = condition.change(latents, places, seed)
+    return wire.prefix(receiver.name, latents.with_z(codec.fake_quantise(latents.z_BMD)), mode)
 
 
-def read_distinct(receiver: Receiver, contexts: list[list[int]]) -> tuple[Prefix, Tensor]:
+def read_contexts(receiver: Receiver, contexts: list[list[int]]) -> tuple[Prefix, list[int]]:
     """Read each distinct context once; returns the prefixes and, for each row, which of them is its own."""
     places: dict[tuple[int, ...], int] = {}
     rows = [places.setdefault(tuple(context), len(places)) for context in contexts]
     mask_BT, ids_BT = pad([list(ids) for ids in places], receiver.prompt.pad_id, receiver.device)
-    prefix = receiver.read(ids_BT, mask_BT, receiver.head_for(len(places)))
-    return prefix, torch.tensor(rows, device=receiver.device)
+    return receiver.read(ids_BT, mask_BT, receiver.head_for(len(places))), rows
+
+
+def read_tails(receiver: Receiver, prefix: Prefix, tails: list[list[int]]) -> Prefix:
+    """Read question and anchor, all but the last token: from there decoding and judging go their own ways."""
+    if not any(len(tail) > 1 for tail in tails):
+        return prefix
+    mask_BT, ids_BT = pad([tail[:-1] for tail in tails], receiver.prompt.pad_id, receiver.device)
+    return receiver.read(ids_BT, mask_BT, prefix)
 
 
 def judge(
-    receiver: Receiver, prefix: Prefix, tails: list[list[int]], answers: list[list[int]]
-) -> tuple[list[float], list[int]]:
-    """Teacher forced: nll of each gold answer per token (end token included), and the most likely first token."""
-    mask_BT, ids_BT = pad([t + a for t, a in zip(tails, answers, strict=True)], receiver.prompt.pad_id, receiver.device)
-    T = ids_BT.shape[1]
-    place_T = torch.arange(T, device=receiver.device)
-    positions_BT = prefix.next_B[:, None] + place_T
+    receiver: Receiver, prefix: Prefix, last: list[int], answers: list[list[int]]
+) -> tuple[list[float], list[int], list[int]]:
+    """Teacher forced: for each row the nll of its gold answer (summed, end token included), how many tokens that are,
+    and the most likely first token. ``last``: the prompt's last token of each row, not yet in ``prefix``.
+
+    A gold answer that reaches beyond the window is judged up to there.
+    """
+    room = [receiver.geometry.window - place for place in prefix.next_B.tolist()]
+    answers = [answer[: max(most, 1)] for answer, most in zip(answers, room, strict=True)]
+    inputs = [[token, *answer[:-1]] for token, answer in zip(last, answers, strict=True)]
+    mask_BT, ids_BT = pad(inputs, receiver.prompt.pad_id, receiver.device)
+    _, labels_BT = pad(answers, receiver.prompt.pad_id, receiver.device)
+    positions_BT = prefix.next_B[:, None] + torch.arange(ids_BT.shape[1], device=receiver.device)
+    if not receiver.geometry.rope:
+        # learned positions end with the window, and pads stand beyond a row's own end
+        positions_BT = positions_BT.clamp_max(receiver.geometry.window - 1)
     h_BTE = receiver.states(ids_BT, positions_BT=positions_BT, own_BTT=own_causal(mask_BT), prefix=prefix)
-    start_B = torch.tensor([len(t) for t in tails], device=receiver.device)
-    end_B = start_B + torch.tensor([len(a) for a in answers], device=receiver.device)
-    # the state before a token predicts it; only answers' states reach the head
-    target_BT = (place_T[1:] >= start_B[:, None]) & (place_T[1:] < end_B[:, None])
-    logits_NV = receiver.logits(h_BTE[:, :-1][target_BT])
-    labels_N = ids_BT[:, 1:][target_BT]
-    nll_N = torch.nn.functional.cross_entropy(logits_NV, labels_N, reduction="none")
-    row_N = target_BT.nonzero()[:, 0]
-    sums = nll_N.new_zeros(len(tails)).index_add_(0, row_N, nll_N)
-    first_N = torch.ones_like(row_N, dtype=torch.bool)
-    first_N[1:] = row_N[1:] != row_N[:-1]
-    return (sums / (end_B - start_B)).tolist(), logits_NV[first_N].argmax(-1).tolist()
+    logits_NV = receiver.logits(h_BTE[mask_BT])
+    nll_BT = h_BTE.new_zeros(mask_BT.shape, dtype=torch.float32)
+    nll_BT[mask_BT] = torch.nn.functional.cross_entropy(logits_NV, labels_BT[mask_BT], reduction="none")
+    starts_B: Tensor = mask_BT.sum(-1).cumsum(0) - mask_BT.sum(-1)
+    return nll_BT.sum(-1).tolist(), mask_BT.sum(-1).tolist(), logits_NV[starts_B].argmax(-1).tolist()

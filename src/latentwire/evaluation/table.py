@@ -4,46 +4,73 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 COLUMNS = ("condition", "ratio", "bits", "F1", "95 %", "EM", "kept", "nll", "1st", "K/V", "bytes", "s")
+DISPENSABLE = ("s", "1st", "nll", "EM", "bits", "95 %")
+"""Columns that a narrow terminal does without, the first of them first."""
+WIDE = 100
 
 
 def print_table(results: dict[str, Any], console: Console | None = None) -> None:
-    """One table a receiver: score, interval, retention, cost. ``kept`` is retention of F1; ``s`` seconds in all."""
+    """One table a receiver: F1 with its interval, EM, retention of F1 (``kept``), nll per answer token, first token
+    right, K/V positions of the context, bytes of packet or text, seconds in all."""
     console = console or Console()
+    if not console.is_terminal:
+        console.width = max(console.width, WIDE)  # a file has no width of its own
     for receiver in dict.fromkeys(row["receiver"] for row in results["rows"]):
         rows = [row for row in results["rows"] if row["receiver"] == receiver]
-        title = f"{receiver} · {results['mode']} mode · n = {rows[0]['n']} · seed {results['seed']}"
-        table = Table(title=title, title_justify="left", header_style="bold")
-        for name in COLUMNS:
+        body = [cells(row) for row in rows]
+        shown = columns_for(console.width, body)
+        title = f"{receiver} · {results['mode']} mode · {rows[0]['n']:,} questions · seed {results['seed']}"
+        table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+        for place in shown:
+            name = COLUMNS[place]
             table.add_column(name, justify="left" if name == "condition" else "right", no_wrap=True)
-        for row in rows:
-            table.add_row(*cells(row), style="bold" if row["condition"] == "latents" else None)
+        for row, line in zip(rows, body, strict=True):
+            style = "bold" if row["condition"] == "latents" else "dim" if row["na"] else None
+            table.add_row(*[line[place] for place in shown], style=style)
         console.print(table)
-    if cut := sum(row["cut"] for row in results["rows"]):
-        console.print(f"{cut} texts were longer than a receiver's window and were cut in text conditions.")
+    for why in dict.fromkeys(f"{row['condition']}: n/a, {row['na']}" for row in results["rows"] if row["na"]):
+        console.print(f"[dim]{why}[/]")
+    if cut := max((row["cut"] for row in results["rows"]), default=0):
+        console.print(
+            f"Up to {cut} of the texts were longer than a receiver's window and were cut (column cut in the file)."
+        )
+
+
+def columns_for(width: int, body: list[list[str]]) -> list[int]:
+    """Places of the columns that fit into ``width``."""
+    sizes = [max(len(name), *(len(line[place]) for line in body)) for place, name in enumerate(COLUMNS)]
+    shown = list(range(len(COLUMNS)))
+    for name in DISPENSABLE:
+        if sum(sizes[place] + 2 for place in shown) <= width:
+            break
+        shown.remove(COLUMNS.index(name))
+    return shown
 
 
 def cells(row: dict[str, Any]) -> list[str]:
-    """One row as strings; n/a where a condition does not apply."""
-
-    def number(value: float | None, digits: int = 3) -> str:
-        return "n/a" if value is None else f"{value:.{digits}f}".replace("0.", ".", 1) if digits == 3 else f"{value:.{digits}f}"
-
-    low_high = "" if row["f1_ci"] is None else f"{number(row['f1_ci'][0])}-{number(row['f1_ci'][1])}"
+    """One row as strings, one for each of :data:`COLUMNS`; n/a where a condition does not apply."""
+    start = [row["condition"], f"{row['ratio']}x" if row["ratio"] else "", str(row["bits"] or "")]
+    if row["na"]:
+        return [*start, "n/a", *[""] * (len(COLUMNS) - 4)]
     return [
-        row["condition"],
-        f"{row['ratio']}x" if row["ratio"] else "",
-        str(row["bits"] or ""),
-        number(row["f1"]),
-        low_high,
-        number(row["em"]),
+        *start,
+        share(row["f1"]),
+        "-".join(share(end) for end in row["f1_ci"]),
+        share(row["em"]),
         "" if row["retention"] is None else f"{100 * row['retention']:.0f} %",
-        number(row["nll"], 2),
-        number(row["first_token"], 2),
-        number(row["kv_positions"], 1),
+        f"{row['nll']:.2f}",
+        share(row["first_token"])[:-1],
+        f"{row['kv_positions']:.1f}",
         f"{row['bytes']:,.0f}",
         f"{sum(row['seconds'].values()):.1f}",
     ]
+
+
+def share(value: float) -> str:
+    """A number from 0 to 1 in four characters: ``.123``, ``1.00``."""
+    return "1.00" if value >= 0.9995 else f"{value:.3f}"[1:]

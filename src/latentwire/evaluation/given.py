@@ -1,0 +1,86 @@
+"""What each example's receiver is given as text: tokens of context and tail, fitted to the window, and their bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from latentwire.codecs import Codec
+from latentwire.conditions import TextCondition, TextRow
+from latentwire.evaluation.items import Encoded, Items
+from latentwire.receivers import Receiver
+
+MAX_NEW_TOKENS = 32
+"""Answers end here at the latest: the same for every example, so that no gold answer's length reaches the model."""
+
+
+class Tokens:
+    """What a receiver's tokenizer makes of the items, once."""
+
+    def __init__(self, receiver: Receiver, items: Items) -> None:
+        prompt = receiver.prompt
+        self.prompt = prompt
+        self.anchor = prompt.anchor_ids()
+        self.context = prompt.context_ids(items.texts)
+        self.question = prompt.question_ids([e.question for e in items.examples])
+        flat = prompt.answer_ids([answer for e in items.examples for answer in e.answers])
+        self.answers: list[list[list[int]]] = []
+        start = 0
+        for e in items.examples:
+            self.answers.append(flat[start : start + len(e.answers)])
+            start += len(e.answers)
+        self.texts = items.texts
+        # positions that context and tail may take together; the answer needs the rest
+        self.room = receiver.geometry.window - len(prompt.head_ids()) - MAX_NEW_TOKENS
+
+    def fit(self, tail: list[int], room: int) -> list[int]:
+        """A tail that is longer than ``room`` positions loses the end of its question, never the anchor."""
+        if len(tail) <= room:
+            return tail
+        return tail[: max(room - len(self.anchor), 0)] + self.anchor
+
+    def bytes_of(self, place: int, keep: int) -> int:
+        """UTF-8 bytes of the first ``keep`` tokens of a context."""
+        if keep >= len(self.context[place]):
+            return len(self.texts[place].encode())
+        if keep == 0:
+            return 0
+        text = self.prompt.context_text(self.texts[place])
+        before = len(text) - len(self.texts[place])
+        if not self.prompt.tokenizer.is_fast:
+            return len(self.prompt.tokenizer.decode(self.context[place][:keep]).strip().encode())
+        spans = self.prompt.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        return len(text[before : max(spans[keep - 1][1], before)].encode())
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Tokens that a receiver reads, the bytes that they were as text, and whether the window cut them."""
+
+    context: list[int]
+    tail: list[int]
+    bytes: int
+    cut: bool
+
+
+def give(condition: TextCondition, items: Items, tokens: Tokens, encoded: Encoded | None, codec: Codec) -> list[Fitted]:
+    """What each example is given under a text condition. ``encoded``: of the ratio, where the condition has one."""
+    found: list[Fitted] = []
+    prompt = tokens.prompt
+    for i, place in enumerate(items.owner):
+        # in prompt mode the packet holds the question too, so a text's question is counted as well
+        asked = len(prompt.question_text(items.examples[i].question).encode()) if items.mode == "prompt" else 0
+        count = 0 if encoded is None else encoded.counts[place]
+        size = 0 if encoded is None else encoded.packet_bytes(place, codec)
+        text, ids = items.texts[place], tokens.context[place]
+        got = condition.give(TextRow(text, len(ids), tokens.question[i], tokens.anchor, count, size - asked))
+        if asked and len(got.tail) < len(tokens.question[i]):
+            kept = got.tail[: len(got.tail) - len(tokens.anchor)]
+            asked = len(prompt.tokenizer.decode(kept).encode())
+        tail = tokens.fit(got.tail, tokens.room)
+        context = ids[: got.keep] if got.text is None else prompt.context_ids([got.text])[0]
+        room = tokens.room - len(tail)
+        cut = len(context) > room or len(tail) < len(got.tail)
+        context = context[: max(room, 0)]
+        size = tokens.bytes_of(place, len(context)) if got.text is None else len(got.text.encode())
+        found.append(Fitted(context, tail, size + asked, cut))
+    return found
