@@ -19,43 +19,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
+from latentwire.data.english import AUX, FUNCTION, KINDS, SYNONYMS
+
 MONTHS = "January|February|March|April|May|June|July|August|September|October|November|December"
-_SENTENCE = re.compile(r"(?<=[a-z0-9)\]\"%][.!?])(?<!Dr\.)(?<!Mr\.)(?<!St\.)(?<!Jr\.)(?<!Mrs\.)(?<!vs\.)\s+(?=[\"'(]?[A-Z])")
+_SENTENCE = re.compile(
+    r"(?<=[a-z0-9)\]\"%][.!?])(?<!Dr\.)(?<!Mr\.)(?<!St\.)(?<!Jr\.)(?<!Mrs\.)(?<!vs\.)\s+(?=[\"'(]?[A-Z])"
+)
 _SPAN = re.compile(
     rf"(?P<date>\b(?:\d{{1,2}} (?:{MONTHS})|(?:{MONTHS}) \d{{1,2}})(?:,? \d{{4}})?\b|\b(?:{MONTHS}) \d{{4}}\b)"
     r"|(?P<year>\b(?:1\d{3}|20[01]\d)\b(?![,.%]\d))"
     r"|(?P<number>[$£€]?\b\d[\d,]*(?:\.\d+)?(?:%| percent| million| billion| km| miles| metres| feet| years)?)"
     r"|(?P<name>\b[A-Z][\w’'-]*[\w](?:(?: of| the| and| de| von| for)?(?:\.? )(?:[A-Z]\.|[A-Z][\w’'-]*\w))*)"
 )
-_FUNCTION = frozenset(
-    "a an the this that these those its his her their our my your it he she they we i you who which what when where why "
-    "how and or but nor so yet if then than as at by for from in into of off on onto out over to under up with within "
-    "without about above across after against along among around because before behind below between beyond during "
-    "except near since through throughout toward towards until upon via while is are was were be been being am has have "
-    "had having do does did can could will would shall should may might must not no also only both either neither each "
-    "every all any some such more most other another many much few several there here however although though one two "
-    "three first later often usually same own very well just even still now new".split()
+_CONTENT = re.compile(
+    r"\b(?:(?:the|a|an|its|their|his|her|of|by|for|with|as|in|and|or|called) )"
+    r"([a-z][a-z-]{3,}(?: [a-z][a-z-]{3,}){0,2})\b"
 )
-_CONTENT = re.compile(r"\b(?:(?:the|a|an|its|their|his|her|of|by|for|with|as|in|and|or|called) )([a-z][a-z-]{3,}(?: [a-z][a-z-]{3,}){0,2})\b")
 _CAUSE = re.compile(r"\b(?:because of|because|due to|in order to) ([^,;.]{8,70})")
-_AUX = frozenset("is was are were has had have can could will would may must should did does".split())
 _PREPOSITION = re.compile(r"(?:^|\s)(in|on|at|by|from|to|with|for|of|near|during|since|until|into|as)\s*$", re.I)
-_KINDS = frozenset(
-    "university college school river lake sea party council army church museum company empire act war battle award "
-    "prize island mountains valley street theatre festival league cup club society party kingdom province county city "
-    "bridge castle airport railway station hospital institute corporation dynasty treaty".split()
-)
-_PAIRS = (
-    "began:started large:big built:constructed founded:established created:made located:situated many:numerous "
-    "called:named known:called largest:biggest used:utilized main:primary small:little become:be became:was "
-    "important:significant include:contain includes:contains included:contained people:individuals often:frequently "
-    "several:some died:passed first:earliest received:got said:stated wrote:authored won:gained moved:went "
-    "usually:typically near:close country:nation released:issued led:headed help:aid shows:displays major:big "
-    "various:different showed:displayed ended:finished part:portion area:region popular:famous produced:made "
-    "considered:seen required:needed developed:made found:discovered city:town group:team killed:slain population:people "
-    "entire:whole approximately:about describes:portrays described:portrayed similar:alike different:distinct ancient:old"
-)
-_SYNONYM = {a: b for pair in _PAIRS.split() for a, b in [pair.split(":")]}
 
 
 @dataclass(frozen=True)
@@ -68,7 +49,7 @@ class Span:
 
 
 def passages(article: str, low: int = 350, high: int = 1150) -> Iterator[str]:
-    """An article's paragraphs, short ones joined and long ones cut between sentences, of ``low`` to ``high`` characters."""
+    """An article's paragraphs of ``low`` to ``high`` characters: short ones joined, long ones cut between sentences."""
     held = ""
     for line in article.split("\n"):
         if len(line) < 60:  # headings, list items
@@ -92,17 +73,17 @@ def spans(sentence: str) -> list[Span]:
     for match in _SPAN.finditer(sentence):
         kind = match.lastgroup or ""
         text = match.group()
-        if kind == "name" and (text.lower() in _FUNCTION or len(text) < 3 or text in MONTHS):
+        if kind == "name" and (text.lower() in FUNCTION or len(text) < 3 or text in MONTHS):
             continue
         start, end = match.span()
-        if kind == "name" and text.split(" ")[0].lower() in _FUNCTION and start == 0:
+        if kind == "name" and text.split(" ")[0].lower() in FUNCTION and start == 0:
             start += len(text.split(" ")[0]) + 1
         found.append(Span(start, end, kind))
     for match in _CONTENT.finditer(sentence):
         words = match.group(1).split(" ")
-        while words and words[-1] in _FUNCTION:
+        while words and words[-1] in FUNCTION:
             words.pop()
-        stop = next((i for i, word in enumerate(words) if word in _FUNCTION), len(words))
+        stop = next((i for i, word in enumerate(words) if word in FUNCTION), len(words))
         if stop:
             found.append(Span(match.start(1), match.start(1) + len(" ".join(words[:stop])), "content"))
     found += [Span(match.start(1), match.end(1), "cause") for match in _CAUSE.finditer(sentence)]
@@ -130,12 +111,12 @@ def _wh(span: Span, text: str, left: str, right: str, rng: Random) -> tuple[str,
         return ("How many" + noun.group(), left, right[noun.end() :]) if noun else ("How many", left, right)
     if kind == "name":
         head = text.rsplit(" ", 1)[-1].lower()
-        if head in _KINDS and rng.random() < 0.7:
+        if head in KINDS and rng.random() < 0.7:
             return f"{rng.choice(('What', 'Which'))} {head}", left, right
         if before in ("in", "at", "near", "from") and rng.random() < 0.6:
             return "Where", bare, right
         role = re.search(r"\b([a-z]{4,})\s*$", left)
-        if role and role.group(1) not in _FUNCTION and rng.random() < 0.7:
+        if role and role.group(1) not in FUNCTION and rng.random() < 0.7:
             rest = re.sub(r"\b(?:the|a|an)\s*$", "", left[: role.start()])
             return f"{rng.choice(('What', 'Which'))} {role.group(1)}", rest, right
         person = " of " not in text and " the " not in text and text.count(" ") in (1, 2)
@@ -169,7 +150,7 @@ def _blur(text: str, rng: Random, rate: float) -> str:
     for word in text.split(" "):
         if rng.random() < rate and len(kept) > 2:
             continue
-        kept.append(_SYNONYM[word] if word in _SYNONYM and rng.random() < 0.5 else word)
+        kept.append(SYNONYMS[word] if word in SYNONYMS and rng.random() < 0.5 else word)
     return " ".join(kept)
 
 
@@ -178,7 +159,9 @@ def ask(sentence: str, span: Span, rng: Random) -> str:
     text = sentence[span.start : span.end]
     left, right = sentence[: span.start], re.sub(r"[\s.!?\"')\]]+$", "", sentence[span.end :])
     wh, left, right = _wh(span, text, left, right, rng)
-    left = re.sub(r"^(?:However|Also|Additionally|Thus|Therefore|Then|Later|Finally|Moreover),? ", "", left).strip(" ,;(\"")
+    left = re.sub(r"^(?:However|Also|Additionally|Thus|Therefore|Then|Later|Finally|Moreover),? ", "", left).strip(
+        ' ,;("'
+    )
     right = right.strip(" ")
     if rng.random() < 0.7:  # one clause is enough
         right = re.split(r"[,;:(]| which | although | while | but ", right, maxsplit=1)[0]
@@ -187,7 +170,7 @@ def ask(sentence: str, span: Span, rng: Random) -> str:
     # what stood in front of the answer alone ("of the", "an") says nothing once the answer is gone
     left = re.sub(r"(?:^|\s)(?:(?:of|by|and|for|with|as) )?(?:the|a|an|its|their|his|her)$", "", left)
     words = left.split(" ") if left else []
-    if words and words[0].lower() in _FUNCTION:
+    if words and words[0].lower() in FUNCTION:
         words[0] = words[0].lower()
     style = rng.random()
     if not words or words == ["the"]:
@@ -196,11 +179,11 @@ def ask(sentence: str, span: Span, rng: Random) -> str:
         question = f"{' '.join(words)} {wh[0].lower() + wh[1:]} {right}"
         question = question[0].upper() + question[1:]
     else:
-        place = next((i for i, word in enumerate(words) if word in _AUX and i), None)
+        place = next((i for i, word in enumerate(words) if word in AUX and i), None)
         if place is not None:
             body = [words[place], *words[:place], *words[place + 1 :]]
         else:
-            verb = next((i for i, word in enumerate(words) if i and word.endswith("ed") and word not in _FUNCTION), None)
+            verb = next((i for i, word in enumerate(words) if i and word.endswith("ed") and word not in FUNCTION), None)
             body = words if verb is None else ["did", *words[:verb], _base(words[verb]), *words[verb + 1 :]]
         question = f"{wh} {' '.join(body)} {right}"
     if rng.random() < 0.6:
@@ -219,7 +202,11 @@ def questions(passage: str, rng: Random, most: int = 9) -> tuple[str, list[tuple
     removed: dict[int, list[Span]] = {}
     for index in rng.sample(range(len(sentences)), min(len(sentences) // 3, 2)):
         rest = " ".join(s for i, s in enumerate(sentences) if i != index and i not in removed)
-        again = [s for s in spans(sentences[index]) if s.kind != "content" and _stands(sentences[index][s.start : s.end], rest)]
+        again = [
+            s
+            for s in spans(sentences[index])
+            if s.kind != "content" and _stands(sentences[index][s.start : s.end], rest)
+        ]
         if again:
             removed[index] = again
     context = " ".join(s for i, s in enumerate(sentences) if i not in removed)
@@ -242,7 +229,7 @@ def questions(passage: str, rng: Random, most: int = 9) -> tuple[str, list[tuple
         found.sort(key=lambda span: rng.random() + (0.35 if span.kind == "content" else 0.0))
         for span in found[: 1 + (rng.random() < 0.5)]:
             made.append((ask(sentences[index], span, rng), sentences[index][span.start : span.end]))
-    made = [(q, a) for q, a in made if 3 <= len(q.split(" ")) and 0 < len(a) <= 90]
+    made = [(q, a) for q, a in made if len(q.split(" ")) >= 3 and 0 < len(a) <= 90]
     rng.shuffle(made)
     return context, made[:most]
 
