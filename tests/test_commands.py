@@ -14,29 +14,24 @@ TEXT = (
     "The Norwegian expedition to the South Pole was led by Roald Amundsen. He and four others arrived at the pole on "
     "14 December 1911, five weeks before a British party. Reykjavík, Łódź and 東京 took note. 🙂"
 )
-VOCABULARY = {"llama": 12000, "qwen2": 8000}
+NAMES = ("llama", "qwen2")
 
 
 @pytest.fixture(scope="module")
-def wires(tmp_path_factory) -> dict[str, str]:
+def wires(tiny_readers, tmp_path_factory) -> dict[str, str]:
     """Directories of two wires over the same two small random readers; their encoders differ."""
     from latentwire.encoders.lm import LMEncoderConfig
     from latentwire.link import LinkConfig
     from latentwire.receivers import load_receiver
-    from latentwire.sandbox import checkpoint, tokenizers
-    from latentwire.sandbox.trunk import Shape, init
     from latentwire.wire import Wire, WireConfig
 
     root = tmp_path_factory.mktemp("wires")
-    for name, vocabulary in VOCABULARY.items():
-        shape = Shape(name, vocabulary, 32, 2, 2, 1, 16, 64, 512)
-        checkpoint.export(shape, init(shape, 0), tokenizers.shipped(name), root / name)
-    receivers = {name: load_receiver(root / name, name) for name in VOCABULARY}
-    links = {name: LinkConfig(receiver=str(root / name)) for name in VOCABULARY}
+    receivers = {name: load_receiver(tiny_readers[name], name) for name in NAMES}
+    links = {name: LinkConfig(receiver=str(tiny_readers[name])) for name in NAMES}
     made = {}
     for number, wire in enumerate(("one", "other")):
         torch.manual_seed(number)
-        encoder = LMEncoderConfig(d_z=16, ratios=(4, 8), init=str(root / "llama"))
+        encoder = LMEncoderConfig(d_z=16, ratios=(4, 8), init=str(tiny_readers["llama"]))
         Wire(WireConfig(encoder, links), receivers).eval().save_pretrained(root / wire)
         made[wire] = str(root / wire)
     return made
@@ -151,14 +146,13 @@ def test_a_directory_without_a_wire(text, tmp_path, capsys):
     assert "holds no wire" in refused(capsys, ["ask", str(tmp_path), "--text", str(text), "-q", "Who?"])
 
 
-def test_a_receiver_whose_weights_changed(wires, text, tmp_path, capsys):
+def test_a_receiver_whose_weights_changed(wires, tiny_readers, text, tmp_path, capsys):
     import shutil
-    from pathlib import Path
 
     from safetensors.torch import load_file, save_file
 
     changed = tmp_path / "changed"
-    shutil.copytree(Path(wires["one"]).parent / "llama", changed)
+    shutil.copytree(tiny_readers["llama"], changed)
     state = load_file(changed / "model.safetensors")
     state[next(iter(state))] *= 1.5
     save_file(state, changed / "model.safetensors", metadata={"format": "pt"})
@@ -198,10 +192,10 @@ def test_eval_on_anyones_rows(wires, rows, tmp_path, capsys):
     results = json.loads((out / "results.json").read_text())
     found = {(row["receiver"], row["condition"], row["ratio"], row["bits"]) for row in results["rows"]}
     each = {("text", None, None), ("none", None, None), ("latents", 4, 16), ("latents", 4, 4)}
-    assert found == {(receiver, *row) for receiver in VOCABULARY for row in each}
+    assert found == {(receiver, *row) for receiver in NAMES for row in each}
     assert all(row["n"] == 2 for row in results["rows"])
     assert len((out / "predictions.jsonl").read_text().splitlines()) == 2 * len(found)
-    assert all(name in said for name in (*VOCABULARY, "latents", str(out)))
+    assert all(name in said for name in (*NAMES, "latents", str(out)))
 
 
 def test_eval_draws_by_the_seed(wires, rows, tmp_path, monkeypatch, capsys):
