@@ -1,7 +1,8 @@
-"""Small random readers of four families, with tokenizers made on the spot, and an untrained wire between two of them."""
+"""Small random readers of four families with tokenizers made on the spot, and an untrained wire between two of them."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,10 @@ WORDS = (
     "14 December 1911, five weeks before a British party led by Robert Falcon Scott. Question: Who led the expedition? "
     "Answer: Roald Amundsen. Context: The city has 1,204 inhabitants. When did they arrive? How many people live there?"
 )
+# several workers with several threads each wait for one another far longer than they compute
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for commands that tests start
+
 FAMILIES = ("llama", "qwen2", "gpt2", "gemma")
 WINDOW = {"llama": 320, "qwen2": 320, "gpt2": 224, "gemma": 320}
 
@@ -42,7 +47,9 @@ def tiny_model(family: str, vocabulary: int):
              "initializer_range": 0.3, **common}  # fmt: skip
     torch.manual_seed(FAMILIES.index(family))
     if family == "gpt2":
-        config = t.GPT2Config(n_positions=WINDOW[family], n_embd=32, n_layer=2, n_head=4, initializer_range=0.3, **common)
+        config = t.GPT2Config(
+            n_positions=WINDOW[family], n_embd=32, n_layer=2, n_head=4, initializer_range=0.3, **common
+        )
         return t.GPT2LMHeadModel(config)
     kinds = {
         "llama": (t.LlamaConfig, t.LlamaForCausalLM),
@@ -63,7 +70,7 @@ def tiny_readers(tmp_path_factory) -> dict[str, Path]:
     for number, family in enumerate(FAMILIES):
         tokenizer = tiny_tokenizer(320 + 20 * number, digits=family == "qwen2")
         tokenizer.save_pretrained(root / family)
-        # transformers gives a tokenizer of the family qwen2 a pad token of its own: real checkpoints have spare rows too
+        # transformers gives the tokenizer of a qwen2 a pad token of its own: real checkpoints have spare rows too
         tiny_model(family, len(tokenizer) + 4).save_pretrained(root / family)
         found[family] = root / family
     return found
