@@ -38,6 +38,8 @@ def evaluate(
     """Score a wire under every condition, and print the table."""
     chosen_ratios = None if ratio is None else numbers("--ratio", ratio)
     chosen_bits = numbers("--bits", bits)
+    if smoke:
+        n, chosen_bits = min(n or 4, 4), chosen_bits[:1]
     from latentwire.config import config_hash
     from latentwire.data.rows import read_examples
     from latentwire.data.squad import shipped_valid
@@ -46,13 +48,12 @@ def evaluate(
 
     # the rows are read first: a slip in a file should not wait for models to load
     examples = read_examples(data or shipped_valid())
-    if smoke:
-        n = min(n or 4, 4)
     if n is not None and n < len(examples):
         import random
 
         examples = random.Random(seed).sample(examples, n)
     opened = open_wire(wire)
+    ratios = chosen_ratios or tuple(opened.ratios)
     if out is None:
         # a name of its own for everything that makes other results: a stopped run is found again, others never mixed
         run_hash = config_hash(
@@ -62,7 +63,7 @@ def evaluate(
     results = run(
         opened,
         examples,
-        ratios=chosen_ratios or tuple(opened.ratios),
+        ratios=ratios[:1] if smoke else ratios,
         bits=chosen_bits,
         conditions=words(conditions),
         receivers=words(receivers),
