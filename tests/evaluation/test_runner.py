@@ -39,6 +39,19 @@ def results(tiny_wire, tmp_path_factory):
     return evaluate(tiny_wire, EXAMPLES, ratios=(4, 8), bits=(16, 4), out=out, progress=False)
 
 
+def own_wire(reader, **shape):
+    """A wire of one receiver, which is what its encoder was started from."""
+    links = {reader.name: LinkConfig(receiver=str(reader))}
+    encoder = LMEncoderConfig(**{"d_z": 32, "ratios": (4,), "window": 64, "init": str(reader)} | shape)
+    return Wire.create(WireConfig(encoder, links), list(CONTEXTS)).eval()
+
+
+@pytest.fixture(scope="module")
+def wires(tiny_readers, tiny_wire):
+    """A wire for each family."""
+    return {"llama": tiny_wire, "qwen2": tiny_wire} | {name: own_wire(tiny_readers[name]) for name in ("gpt2", "gemma")}
+
+
 def find(results, condition, receiver="llama", ratio=None, bits=None):
     key = (receiver, condition, ratio, bits)
     return next(r for r in results["rows"] if (r["receiver"], r["condition"], r["ratio"], r["bits"]) == key)
@@ -72,20 +85,20 @@ def said(wire, examples, condition, tmp_path, **given):
 
 
 @pytest.mark.parametrize("condition", ["text", "none"])
-@pytest.mark.parametrize("name", ["llama", "qwen2"])
-def test_text_is_what_plain_transformers_say(tiny_readers, tiny_wire, results, tmp_path, condition, name):
+@pytest.mark.parametrize("name", ["llama", "qwen2", "gpt2", "gemma"])
+def test_text_is_what_plain_transformers_say(tiny_readers, wires, tmp_path, condition, name):
     """Defects 3, 7, 9 and 15: positions, layout, a bare receiver, and answers without the prompt."""
-    found = said(tiny_wire, EXAMPLES, condition, tmp_path, receivers=[name])
+    wire = wires[name]
+    row = find(run(wire, EXAMPLES, condition, receivers=[name], out=tmp_path), condition, name)
+    found = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
     total = tokens = right = 0
     for example, line in zip(EXAMPLES, found, strict=True):
-        answer, nll, count, first = plain(
-            tiny_readers, tiny_wire, name, example, example.context if condition == "text" else ""
-        )
+        context = example.context if condition == "text" else ""
+        answer, nll, count, first = plain(tiny_readers, wire, name, example, context)
         assert line["prediction"] == answer
         assert line["id"] == example.id
-        golds = tiny_wire.get_receiver(name).prompt.answer_ids(list(example.answers))
+        golds = wire.get_receiver(name).prompt.answer_ids(list(example.answers))
         total, tokens, right = total + nll, tokens + count, right + any(first == gold[0] for gold in golds)
-    row = find(results, condition, name)
     assert row["nll"] == pytest.approx(total / tokens, abs=2e-4)
     assert row["first_token"] == right / len(EXAMPLES)
 
@@ -202,13 +215,6 @@ def test_text_and_none_are_measured_once_and_controls_at_the_first_bits(results)
     assert {r["bits"] for r in results["rows"] if r["condition"] == "latents"} == {16, 4}
 
 
-def own_wire(reader, **shape):
-    """A wire of one receiver, which is what its encoder was started from."""
-    links = {reader.name: LinkConfig(receiver=str(reader))}
-    encoder = LMEncoderConfig(**{"d_z": 32, "ratios": (4,), "window": 64, "init": str(reader)} | shape)
-    return Wire.create(WireConfig(encoder, links), list(CONTEXTS)).eval()
-
-
 def test_same_bytes_is_not_applicable_until_the_packet_is_smaller(tiny_readers, results):
     # d_z 32 at 16 bits: 64 bytes a latent, more than the text it stands for
     row = find(results, "same-bytes", ratio=4, bits=16)
@@ -231,8 +237,8 @@ def test_rows_of_one_article_have_no_wrong_one(tiny_wire):
     assert find(run(tiny_wire, own, "wrong"), "wrong", ratio=4, bits=16)["na"] is None
 
 
-def test_a_receiver_with_learned_positions_never_leaves_its_window(tiny_readers):
-    wire = own_wire(tiny_readers["gpt2"])
+def test_a_receiver_with_learned_positions_never_leaves_its_window(wires):
+    wire = wires["gpt2"]
     hard = [
         dataclasses.replace(EXAMPLES[0], context=CONTEXTS[0] * 9, answers=("a very long answer " * 20,)),
         dataclasses.replace(EXAMPLES[2], question="How many and " * 40 + "who?"),

@@ -25,7 +25,7 @@ def print_table(results: dict[str, Any], console: Console | None = None) -> None
         body = [cells(row) for row in rows]
         shown = columns_for(console.width, body)
         title = f"{receiver} · {results['mode']} mode · {rows[0]['n']:,} questions · seed {results['seed']}"
-        table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+        table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for place in shown:
             name = COLUMNS[place]
             table.add_column(name, justify="left" if name == "condition" else "right", no_wrap=True)
