@@ -13,7 +13,7 @@ import torch
 from huggingface_hub import ModelHubMixin, snapshot_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from latentwire import __version__
 from latentwire.config import decode, encode
@@ -151,9 +151,7 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire", tags=["prompt-co
     # -- making, saving, loading ------------------------------------------------------------------------------------
 
     @classmethod
-    def create(
-        cls, settings: WireConfig, texts: list[str], device: str | torch.device = "cpu"
-    ) -> Wire:
+    def create(cls, settings: WireConfig, texts: list[str], device: str | torch.device = "cpu") -> Wire:
         """A new wire: encoder from its pretrained start, links calibrated on ``texts`` (plain text, a few hundred)."""
         if not settings.links:
             raise UserError("the wire has no links; name at least one receiver under links")
@@ -210,7 +208,9 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire", tags=["prompt-co
         """
         where = resolve(pretrained_model_name_or_path)
         if isinstance(where, Path) and not (where / CONFIG).is_file():
-            raise UserError(f"{where} holds no wire ({CONFIG} is missing); give a directory that `latentwire train` wrote")
+            raise UserError(
+                f"{where} holds no wire ({CONFIG} is missing); give a directory that `latentwire train` wrote"
+            )
         return super().from_pretrained(str(where), **kwargs)
 
     @classmethod
@@ -250,8 +250,12 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire", tags=["prompt-co
         try:
             wire.load_state_dict(state, strict=True)
         except RuntimeError as error:
-            raise UserError(f"weights in {directory} do not fit its config: {' '.join(str(error).split())[:300]}") from None
+            raise UserError(
+                f"weights in {directory} do not fit its config: {' '.join(str(error).split())[:300]}"
+            ) from None
         wire.eval().to(device)
         if wire.fingerprint.hex() != tree["encoder_fingerprint"]:
-            raise UserError(f"the encoder's weights in {directory} are not those its config names; the files are damaged")
+            raise UserError(
+                f"the encoder's weights in {directory} are not those its config names; the files are damaged"
+            )
         return wire

@@ -72,11 +72,13 @@ class LMEncoder(Encoder):
         width = self.lm.get_input_embeddings().embedding_dim
         self.span = min(config.ratios)
         self.pool = nn.Linear((1 if config.pool == "mean" else self.span) * 2 * width, config.d_z)
-        self.joins = nn.ModuleDict({
-            str(ratio): nn.Linear(ratio // self.span * config.d_z, config.d_z)
-            for ratio in config.ratios
-            if ratio > self.span
-        })
+        self.joins = nn.ModuleDict(
+            {
+                str(ratio): nn.Linear(ratio // self.span * config.d_z, config.d_z)
+                for ratio in config.ratios
+                if ratio > self.span
+            }
+        )
         self.lexicons = nn.ModuleList(
             Lexicon(where, config, assets / f"lexicon{i}" if assets else None)
             for i, where in enumerate(config.lexicons)

@@ -39,7 +39,10 @@ class SoftTokens(Injection):
         self.config = config
         hidden = int(config.multiple * geometry.width)
         self.mlp = nn.Sequential(
-            nn.LayerNorm(geometry.width), nn.Linear(geometry.width, hidden), nn.GELU(), nn.Linear(hidden, geometry.width)
+            nn.LayerNorm(geometry.width),
+            nn.Linear(geometry.width, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, geometry.width),
         )
         self.gain = nn.Parameter(torch.tensor(float(config.gain)))
         self.register_buffer("rms", torch.ones(()))

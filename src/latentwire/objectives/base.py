@@ -70,9 +70,7 @@ class Objective:
         return ce_N
 
 
-def window_rows(
-    passages: Passages, start_BR: Tensor, width: int, cue: int
-) -> Rows:
+def window_rows(passages: Passages, start_BR: Tensor, width: int, cue: int) -> Rows:
     """Rows "line break, then the passage from ``start``"; targets are what follows the first ``cue`` tokens."""
     step_T = torch.arange(width - 1, device=start_BR.device)
     index_BRT = start_BR[..., None] + step_T

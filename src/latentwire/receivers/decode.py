@@ -32,7 +32,10 @@ def generate(
     for step in range(max_new_tokens):
         seen: list[tuple[Tensor, Tensor]] = []
         positions = prefix.next_B[:, None] + (step_mask.long().cumsum(-1) - 1).clamp_min(0)
-        own = step_mask[:, None, :] & torch.ones(step_mask.shape[1], step_mask.shape[1], device=step_mask.device).tril().bool()
+        own = (
+            step_mask[:, None, :]
+            & torch.ones(step_mask.shape[1], step_mask.shape[1], device=step_mask.device).tril().bool()
+        )
         own = own | torch.eye(step_mask.shape[1], dtype=torch.bool, device=step_mask.device)
         h_BTE = receiver.states(step_ids, positions_BT=positions, own_BTT=own, prefix=prefix, seen=seen)
         prefix = Prefix(seen, torch.cat([prefix.mask_BM, step_mask], 1), positions[:, -1] + 1)

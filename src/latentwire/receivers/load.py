@@ -39,6 +39,8 @@ def load_receiver(
     finally:
         if quiet:
             transformers_logging.enable_progress_bar()
-    if missing := [key for key in report["missing_keys"] if "lm_head" not in key or not model.config.tie_word_embeddings]:
+    if missing := [
+        key for key in report["missing_keys"] if "lm_head" not in key or not model.config.tie_word_embeddings
+    ]:
         raise UserError(f"{path} lacks weights ({', '.join(sorted(missing)[:3])} …); they would have been random")
     return Receiver(name or Path(path).name, model.to(device), tokenizer, prompt)

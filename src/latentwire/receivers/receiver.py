@@ -21,9 +21,7 @@ class Receiver:
     It is not an ``nn.Module`` on purpose: nothing that owns it can put it into an optimiser or a checkpoint.
     """
 
-    def __init__(
-        self, name: str, model: Any, tokenizer: Any, prompt: PromptConfig | None = None
-    ) -> None:
+    def __init__(self, name: str, model: Any, tokenizer: Any, prompt: PromptConfig | None = None) -> None:
         self.name, self.model, self.tokenizer = name, model.eval().requires_grad_(False), tokenizer
         model.config._attn_implementation = NAME
         self.decoder = model.get_decoder()

@@ -68,7 +68,9 @@ def cut_windows(articles: Iterable[str], config: CorpusConfig, seed: int) -> lis
     return pairs
 
 
-def text_store(pairs: list[tuple[str, str]], encoder: Encoder, prompts: dict[str, Prompt], config: CorpusConfig) -> Store:
+def text_store(
+    pairs: list[tuple[str, str]], encoder: Encoder, prompts: dict[str, Prompt], config: CorpusConfig
+) -> Store:
     """Tokenise passages and what follows them; passages that do not fit the fixed shapes are left out."""
     parts = [pairs[i : i + 2000] for i in range(0, len(pairs), 2000)]
 

@@ -17,8 +17,8 @@ from accelerate.utils import set_seed
 from latentwire.config import config_hash, encode, load, save
 from latentwire.errors import UserError
 from latentwire.training import checkpoint
-from latentwire.training.batches import Batches
 from latentwire.training.bar import training_bar
+from latentwire.training.batches import Batches
 from latentwire.training.checkpoint import Progress
 from latentwire.training.config import Stage, TrainConfig
 from latentwire.training.setup import Run, prepare

@@ -73,10 +73,16 @@ class Step(nn.Module):
             ce, kl, right = self.fast_losses(receiver, *flat)
             weight = picked.flatten().float()
         else:
-            chosen = (student_h[:, :, :-1][picked], labels[picked], None if teacher_h is None else teacher_h[:, :, :-1][picked])
+            chosen = (
+                student_h[:, :, :-1][picked],
+                labels[picked],
+                None if teacher_h is None else teacher_h[:, :, :-1][picked],
+            )
             ce, kl, right = token_losses(receiver, *chosen)
             weight = torch.ones_like(ce)
-        which = torch.cat([torch.full(r.ids_BRT.shape[:2], i, device=ce.device) for i, (_, _, r) in enumerate(pieces)], 1)
+        which = torch.cat(
+            [torch.full(r.ids_BRT.shape[:2], i, device=ce.device) for i, (_, _, r) in enumerate(pieces)], 1
+        )
         which_N = which[..., None].expand(picked.shape)
         which_N = which_N.flatten() if source == "text" else which_N[picked]
         loss = torch.zeros((), device=ce.device)
@@ -114,9 +120,7 @@ def row_states(receiver: Receiver, prefix: Prefix, ids_BRT: Tensor) -> Tensor:
     causal = own_causal(torch.ones(1, T, dtype=torch.bool, device=device))[0]
     own = torch.block_diag(*[causal.float()] * R).bool()[None]
     positions = prefix.next_B[:, None, None] + torch.arange(T, device=device).expand(1, R, T)
-    h = receiver.states(
-        ids_BRT.reshape(B, R * T), positions_BT=positions.reshape(B, R * T), own_BTT=own, prefix=prefix
-    )
+    h = receiver.states(ids_BRT.reshape(B, R * T), positions_BT=positions.reshape(B, R * T), own_BTT=own, prefix=prefix)
     return h.reshape(B, R, T, -1)
 
 
