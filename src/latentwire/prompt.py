@@ -76,7 +76,7 @@ class Prompt:
 
     def answer_ids(self, answers: list[str]) -> list[list[int]]:
         """Answers, each closed by the end token."""
-        return [ids + [self.eos_id] for ids in self.ids([self.config.answer.format(answer=a) for a in answers])]
+        return [[*ids, self.eos_id] for ids in self.ids([self.config.answer.format(answer=a) for a in answers])]
 
     def text(self, context: str, question: str, answer: str = "") -> str:
         """The whole prompt as a person would read it (for logs and pages, never tokenised as one string)."""

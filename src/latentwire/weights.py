@@ -1,7 +1,8 @@
 """Weights as they are shipped: int8 by row in files of at most 16 MB, unpacked once into the user's cache.
 
 A shipped folder holds ``weights-N.safetensors`` (``<tensor>.q`` int8 [rows, columns] with ``<tensor>.s`` float32 [rows]
-as its scale; everything that is no matrix in float32), any other files as they are, and ``manifest.json`` with a hash of
+as its scale; everything that is no matrix in float32), any other files as they are, and ``manifest.json`` with
+a hash of
 each. Unpacked, it is an ordinary directory with ``model.safetensors``.
 """
 

@@ -133,7 +133,7 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire", tags=["prompt-co
         for packet in packets:
             if packet.encoder != self.fingerprint:
                 raise UserError(
-                    f"packet was made by encoder {packet.encoder.hex()}, this wire's encoder is {self.fingerprint.hex()}; "
+                    f"packet was made by encoder {packet.encoder.hex()}, this wire's is {self.fingerprint.hex()}; "
                     "encode the text again with this wire"
                 )
         device = self.device

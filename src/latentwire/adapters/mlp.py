@@ -70,8 +70,8 @@ class SlotLayer(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
         if self.mlp is not None:
-            nn.init.zeros_(self.mlp[2].weight)
-            nn.init.zeros_(self.mlp[2].bias)
+            nn.init.zeros_(self.mlp[2].weight)  # ty: ignore[invalid-argument-type]
+            nn.init.zeros_(self.mlp[2].bias)  # ty: ignore[invalid-argument-type]
 
     def forward(self, x_BSE: Tensor, see_B1SS: Tensor) -> Tensor:
         B, S, E = x_BSE.shape

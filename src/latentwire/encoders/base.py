@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,7 +104,7 @@ def cut(ids: list[list[int]], window: int) -> tuple[list[tuple[int, int, int]], 
             raise UserError(f"text {text} is empty; there is nothing to encode")
         count = -(-n // window)
         edges = [round(n * i / count) for i in range(count + 1)]
-        pieces += [(text, a, b) for a, b in zip(edges, edges[1:], strict=False)]
+        pieces += [(text, a, b) for a, b in itertools.pairwise(edges)]
     return pieces, np.array([text for text, _, _ in pieces], dtype=np.int64)
 
 

@@ -62,11 +62,11 @@ class ByteEncoder(Encoder):
         B, T = ids_BT.shape
         place_T = torch.arange(T, device=ids_BT.device)
         pad_BT = place_T >= count_B[:, None]
-        wave_TW = sinusoid(place_T, self.config.width)
+        wave_TW = sinusoid(place_T, self.config.width)  # ty: ignore[missing-attribute]
         x_BTW = self.body(self.embed(ids_BT) + wave_TW, src_key_padding_mask=pad_BT)
         M = -(-T // ratio)
         middle_M = (torch.arange(M, device=ids_BT.device) + 0.5) * ratio
-        query_BMW = (self.query + sinusoid(middle_M, self.config.width)).expand(B, -1, -1)
+        query_BMW = (self.query + sinusoid(middle_M, self.config.width)).expand(B, -1, -1)  # ty: ignore[missing-attribute]
         found_BMW, _ = self.gather(query_BMW, x_BTW + wave_TW, x_BTW, key_padding_mask=pad_BT, need_weights=False)
         z_BMD = self.out(found_BMW * torch.sigmoid(self.gate(query_BMW)))
         mask_BM = torch.arange(M, device=ids_BT.device) < (-(-count_B // ratio))[:, None]

@@ -87,7 +87,7 @@ class LMEncoder(Encoder):
 
     def prepare(self, texts: list[str], width: int | None = None) -> Source:
         begin = [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
-        tokens = self.tokenizer(
+        tokens = self.tokenizer(  # ty: ignore[not-callable]
             [f" {text}" if text else "" for text in texts],
             add_special_tokens=False,
             return_offsets_mapping=bool(self.lexicons),
@@ -100,7 +100,7 @@ class LMEncoder(Encoder):
             "count": fill([[b - a] for _, a, b in pieces], 1)[:, 0],
         }
         for number, lexicon in enumerate(self.lexicons):
-            arrays |= lexicon.prepare(number, texts, tokens["offset_mapping"], pieces, width)
+            arrays |= lexicon.prepare(number, texts, tokens["offset_mapping"], pieces, width)  # ty: ignore[not-callable]
         return Source(arrays, owner_P, len(texts))
 
     def forward(self, batch: dict[str, Tensor], ratio: int) -> Latents:
@@ -110,7 +110,7 @@ class LMEncoder(Encoder):
         place_T = torch.arange(ids_BT.shape[1], device=ids_BT.device)
         mask_BT = place_T < (count_B + begin)[:, None]
         sees_BTT = mask_BT[:, None, :].expand(-1, len(place_T), -1)
-        if self.config.causal:
+        if self.config.causal:  # ty: ignore[missing-attribute]
             sees_BTT = sees_BTT & (place_T[:, None] >= place_T)
         embeds_BTE = self.lm.get_input_embeddings()(ids_BT)
         states_BTE = self.lm(
@@ -138,7 +138,7 @@ class LMEncoder(Encoder):
         both_BTF = nn.functional.pad(both_BTF, (0, 0, 0, -T % self.span))
         spans_BMRF = both_BTF.reshape(B, -1, self.span, F)
         filled_BM = count_B[:, None] - self.span * torch.arange(spans_BMRF.shape[1], device=count_B.device)
-        if self.config.pool == "concat":
+        if self.config.pool == "concat":  # ty: ignore[missing-attribute]
             pooled_BMD = self.pool(spans_BMRF.flatten(2))
         else:
             pooled_BMD = self.pool(spans_BMRF.sum(2) / filled_BM.clamp(1, self.span)[..., None])
@@ -149,7 +149,7 @@ class LMEncoder(Encoder):
         self.lm.config.save_pretrained(directory / "lm")
         self.tokenizer.save_pretrained(directory / "lm")
         for number, lexicon in enumerate(self.lexicons):
-            lexicon.tokenizer.save_pretrained(directory / f"lexicon{number}")
+            lexicon.tokenizer.save_pretrained(directory / f"lexicon{number}")  # ty: ignore[not-callable]
             words = lexicon.words
             (directory / f"lexicon{number}" / "shape").write_text(f"{words.num_embeddings} {words.embedding_dim}")
 
@@ -162,7 +162,7 @@ class Lexicon(nn.Module):
         super().__init__()
         self.tokenizer = AutoTokenizer.from_pretrained(assets or where)
         if assets:
-            self.words = nn.Embedding(*map(int, (assets / "shape").read_text().split()))
+            self.words = nn.Embedding(*map(int, (assets / "shape").read_text().split()))  # ty: ignore[invalid-argument-type]
         else:
             donor = AutoModel.from_pretrained(where, dtype=torch.float32).get_input_embeddings()
             self.words = nn.Embedding(donor.num_embeddings, donor.embedding_dim)
@@ -183,7 +183,7 @@ class Lexicon(nn.Module):
         """Ids of this tokenizer per piece, and the encoder token (of the piece) in which each of them begins."""
         import numpy as np
 
-        other = self.tokenizer([f" {t}" if t else "" for t in texts], add_special_tokens=False,
+        other = self.tokenizer([f" {t}" if t else "" for t in texts], add_special_tokens=False,  # ty: ignore[not-callable]
                                return_offsets_mapping=True, verbose=False)  # fmt: skip
         ids, at = [], []
         for text, a, b in pieces:

@@ -69,7 +69,7 @@ class Layers:
         """Use the compiled layer (made at the first call of each shape), or the plain one again."""
         if on and self.fast is None:
             # all families share one forward, and every shape of each of them is a graph of its own
-            torch._dynamo.config.recompile_limit = 64
+            torch._dynamo.config.recompile_limit = 64  # ty: ignore[invalid-assignment]
             self.fast = torch.compile(self.plain, dynamic=False)
         self.run = self.fast if on else self.plain
 

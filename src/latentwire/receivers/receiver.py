@@ -61,7 +61,7 @@ class Receiver:
             embeds_BTE = embeds_BTE.to(self.dtype)
         if self.layers.run is self.layers.fast and prefix is not None and prefix.kv[0][0].requires_grad:
             # otherwise the first layer, whose input needs no gradient, would be compiled apart from the others
-            embeds_BTE, ids_BT = (self.embed(ids_BT) if embeds_BTE is None else embeds_BTE).requires_grad_(), None
+            embeds_BTE, ids_BT = (self.embed(ids_BT) if embeds_BTE is None else embeds_BTE).requires_grad_(), None  # ty: ignore[invalid-argument-type]
         extra: dict[str, Any] = {} if prefix is None else {"prefix": prefix.kv}
         if seen is not None:
             extra["seen"] = seen
@@ -121,7 +121,9 @@ class Receiver:
         return Prefix(kv, head.mask_BM.expand(batch, -1), head.next_B.expand(batch))
 
     def logits(self, h_NE: Tensor) -> Tensor:
-        """Float logits [..., V] of hidden states, with the scale and soft-cap that some families have behind the head."""
+        """Float logits [..., V] of hidden states, with the scale and soft-cap that some families have behind the
+        head.
+        """
         config = self.model.config.get_text_config()
         logits = self.model.get_output_embeddings()(h_NE).float()
         if scale := getattr(config, "logit_scale", None):

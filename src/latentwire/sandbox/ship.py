@@ -1,6 +1,7 @@
 """Put a trained wire into the shipped form: ``python -m latentwire.sandbox.ship WIRE FOLDER``.
 
-The wire is rounded to int8 *before* it is saved, so that its encoder's fingerprint is that of the weights people get and
+The wire is rounded to int8 *before* it is saved, so that its encoder's fingerprint is that of the weights
+people get and
 every reported figure comes from the shipped files.
 """
 

@@ -11,9 +11,11 @@ from latentwire.wire import WireConfig
 @dataclass
 class CorpusConfig:
     """text: folder of articles (default: ``text`` in the data directory). questions: a file of rows (default: SQuAD
-    train in the data directory; without either, there are only text steps). windows: passages cut from plain text. contexts: question passages at most (0: all).
+    train in the data directory; without either, there are only text steps). windows: passages cut from plain
+    text. contexts: question passages at most (0: all).
 
-    made: passages of plain text whose questions are made from their own sentences (see data/cloze.py), added to
+    made: passages of plain text whose questions are made from their own sentences (see data/cloze.py), added
+    to
     the people's. shortest, longest: encoder tokens of a passage. row: tokens of a row (question and answer, continuation, recall).
     dev: questions of the slice kept aside, for choosing the best checkpoint. threads: processes that tokenise.
     stretch: receiver tokens that are kept for each encoder token of a passage; passages beyond it are left out.

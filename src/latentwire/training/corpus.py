@@ -96,7 +96,9 @@ def _text_part(
 
 
 def made_questions(articles: Iterable[str], config: CorpusConfig, seed: int) -> list[Example]:
-    """Questions made from the sentences of ``config.made`` passages: they multiply the passages that are asked about."""
+    """Questions made from the sentences of ``config.made`` passages: they multiply the passages that are asked
+    about.
+    """
     texts: list[str] = []
     for article in articles:
         # passages of windows and of questions come from other articles as far as the text reaches
@@ -235,7 +237,7 @@ def cached(store_name: str, key: dict, directory: str, make: Callable[[], Store]
     flat |= {f"read/{name}/{k}": v for name, arrays in store.read.items() for k, v in arrays.items()}
     flat |= {k: v for k, v in (("first", store.first), ("many", store.many)) if v is not None}
     part = path.with_suffix(f".{os.getpid()}.npz")
-    np.savez(part, **flat)
+    np.savez(part, **flat)  # ty: ignore[invalid-argument-type]
     os.replace(part, path)
     return store
 

@@ -222,7 +222,7 @@ class Loop:
         }
         if self.peak:
             flops = step_flops(self.run.wire, self.config.passages, self.run.source_tokens, self.run.read_tokens,
-                               self.run.rows[source] * self.config.corpus.row, self.run.step.slots, self.run.names)  # fmt: skip
+                               self.run.rows[source] * self.config.corpus.row, self.run.step.slots, self.run.names)  # fmt: skip  # noqa: E501
             row["utilisation"] = round(flops / seconds / self.peak, 4)
         return row | {key: round(float(value), 5) for key, value in metrics.items()}
 
