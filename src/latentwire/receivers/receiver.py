@@ -135,7 +135,7 @@ class Receiver:
         return logits
 
     def rotate(self, k_BHMK: Tensor, positions_BM: Tensor) -> Tensor:
-        """Keys turned to their positions (float allowed: a slot may stand between two tokens); identity without RoPE."""
+        """Keys turned to their positions (float allowed: a slot may stand between two tokens); identity without RoPE."""  # noqa: E501
         if not self.geometry.rope:
             return k_BHMK
         with torch.autocast(k_BHMK.device.type, enabled=False):

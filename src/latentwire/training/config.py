@@ -16,7 +16,8 @@ class CorpusConfig:
 
     made: passages of plain text whose questions are made from their own sentences (see data/cloze.py), added
     to
-    the people's. shortest, longest: encoder tokens of a passage. row: tokens of a row (question and answer, continuation, recall).
+    the people's. shortest, longest: encoder tokens of a passage. row: tokens of a row (question and answer,
+    continuation, recall).
     dev: questions of the slice kept aside, for choosing the best checkpoint. threads: processes that tokenise.
     stretch: receiver tokens that are kept for each encoder token of a passage; passages beyond it are left out.
     """
