@@ -171,7 +171,7 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire", tags=["prompt-co
     def calibrate(self, name: str, texts: list[str]) -> None:
         """Measure a new link's statistics on plain text."""
         count = self.encoder.prepare(texts).arrays["count"].sum()
-        self.links[name].calibrate(self.frozen[name], texts, int(count))  # ty: ignore[call-non-callable]
+        self.links[name].calibrate(self.frozen[name], texts, int(count))  # ty: ignore[not-callable]
 
     def join(self, name: str, config: LinkConfig, texts: list[str]) -> None:
         """Add a receiver with a new, untrained link; encoder and other links stay as they are."""
@@ -200,7 +200,7 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire", tags=["prompt-co
         (directory / CONFIG).write_text(json.dumps(tree, indent=2, ensure_ascii=False) + "\n")
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path = "sandbox", **kwargs: Any) -> Wire:  # ty: ignore[invalid-method-override]
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path = "sandbox", **kwargs: Any) -> Wire:
         """Load a wire from a directory, a hub id, or ``"sandbox"`` (the one that comes along).
 
         receivers: names to load (all by default). paths: where to find receivers, by name, if not where they were.

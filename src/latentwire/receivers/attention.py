@@ -93,7 +93,7 @@ def route_prefix(model: nn.Module) -> Layers:
             seen.append(own[0])
             return out
 
-        layer.forward = forward  # ty: ignore[invalid-assignment]
+        layer.forward = forward
     return routed
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 @contextmanager
-def training_bar(total: int | None) -> Iterator[Callable[[int, int, dict[str, Any]], None]]:
+def training_bar(total: int | None) -> Generator[Callable[[int, int, dict[str, Any]], None]]:
     """Yields ``show(step, total, row)``; ``row`` is a line of metrics.jsonl."""
     console = Console(file=sys.stderr)
     if not console.is_terminal:

@@ -49,7 +49,7 @@ class Run:
         for name in self.names:
             self.wire.frozen[name].layers.compile(on)
         if hasattr(self.wire.encoder, "layers"):
-            self.wire.encoder.layers.compile(on)  # ty: ignore[unresolved-attribute]
+            self.wire.encoder.layers.compile(on)
         self.step.fast_losses = torch.compile(token_losses, dynamic=False) if on else token_losses
 
 

@@ -18,7 +18,7 @@ def step_flops(wire: Wire, passages: int, source: int, read: int, rows: int, slo
     """
 
     def body(model: torch.nn.Module) -> int:
-        return sum(p.numel() for p in model.parameters() if p.dim() >= 2) - model.get_input_embeddings().weight.numel()  # ty: ignore[call-non-callable]
+        return sum(p.numel() for p in model.parameters() if p.dim() >= 2) - model.get_input_embeddings().weight.numel()  # ty: ignore[not-callable]
 
     flops = 6.0 * sum(p.numel() for p in wire.encoder.parameters()) * source
     for name in names:
