@@ -37,5 +37,10 @@ class Int8(Codec):
     @staticmethod
     def _codes(z: Tensor) -> tuple[Tensor, Tensor]:
         x = grouped(z)
-        scale = half(x.abs().amax(-1) / 127)
+        exact = x.abs().amax(-1) / 127
+        scale = half(exact)
+        # float16 is coarse below its smallest normal number: a scale rounded down there would clip up to a quarter of
+        # the largest value, the next number up clips nothing
+        up = half(torch.nextafter(scale.half(), torch.full_like(scale, torch.inf).half()).float())
+        scale = torch.where((scale < exact) & (exact < 2**-14), up, scale)
         return steps(x, scale, -127, 127), scale
