@@ -203,7 +203,7 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire", tags=["prompt-co
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path = "sandbox", **kwargs: Any) -> Wire:
         """Load a wire from a directory, a hub id, or ``"sandbox"`` (the one that comes along).
 
-        receivers: names to load (all by default). paths: where to find receivers, by name, if not where they were.
+        receivers: names to load (all by default), without: names to leave out. paths: where to find receivers, by name, if not where they were.
         device: for the wire and its receivers.
         """
         where = resolve(pretrained_model_name_or_path)
@@ -219,6 +219,7 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire", tags=["prompt-co
         *,
         model_id: str,
         receivers: Iterable[str] | None = None,
+        without: Iterable[str] = (),
         paths: dict[str, str | Path] | None = None,
         device: str | torch.device = "cpu",
         **hub: Any,
@@ -232,6 +233,8 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire", tags=["prompt-co
         except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as error:
             raise UserError(f"{directory} holds no whole wire: {error}") from None
         names = list(settings.links) if receivers is None else list(receivers)
+        left_out = set(without)
+        names = [name for name in names if name not in left_out]
         if unknown := [name for name in names if name not in settings.links]:
             raise UserError(f"this wire has no receiver {unknown[0]!r}; it has: {', '.join(settings.links)}")
         frozen = {}

@@ -94,7 +94,8 @@ def make_wire(config: TrainConfig, texts: list[str], device: torch.device) -> tu
     if not config.start:
         wire = Wire.create(config.wire, texts, device)
         return wire, wire.receivers
-    wire = Wire.from_pretrained(config.start, device=device)
+    # a link of the same name is made anew: the config that made a wire's link makes it again
+    wire = Wire.from_pretrained(config.start, device=device, without=config.join)
     for name in config.join:
         if name not in config.wire.links:
             raise UserError(f"join names {name!r}, but wire.links has no such link; describe it there")
