@@ -203,7 +203,8 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire", tags=["prompt-co
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path = "sandbox", **kwargs: Any) -> Wire:
         """Load a wire from a directory, a hub id, or ``"sandbox"`` (the one that comes along).
 
-        receivers: names to load (all by default), without: names to leave out. paths: where to find receivers, by name, if not where they were.
+        receivers: names to load (all by default), without: names to leave out. paths: where to find receivers,
+        by name, if not where they were.
         device: for the wire and its receivers.
         """
         where = resolve(pretrained_model_name_or_path)
