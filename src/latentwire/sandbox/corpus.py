@@ -16,12 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
+from latentwire.data import cloze
 from latentwire.data.files import read_jsonl
 from latentwire.data.rows import read_examples
 from latentwire.data.squad import load_split
 from latentwire.errors import UserError
 from latentwire.prompt import Prompt, PromptConfig
-from latentwire.sandbox import cloze, packing, tokenizers
+from latentwire.sandbox import packing, tokenizers
 from latentwire.types import Example
 
 PARTS = ("text", "asked", "made")

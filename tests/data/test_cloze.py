@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from latentwire.sandbox import cloze
+from latentwire.data import cloze
 
 PASSAGE = (
     "The University of Kraków was founded in 1364 by King Casimir. It is the oldest university in Poland. "
