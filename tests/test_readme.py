@@ -13,7 +13,6 @@ from latentwire import cli
 from latentwire.data.rows import read_examples
 from latentwire.data.squad import shipped_valid
 from latentwire.types import Example
-from latentwire.weights import MANIFEST, shipped
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -29,12 +28,6 @@ def commands() -> list[str]:
     blocks = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
     lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
     return [line for line in lines if line.startswith("latentwire ")]
-
-
-pytestmark = pytest.mark.skipif(
-    not (shipped("wire") / MANIFEST).is_file(),
-    reason="no wire is shipped in this checkout: the README's cannot be used",
-)
 
 
 @pytest.fixture

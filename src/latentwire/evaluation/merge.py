@@ -25,6 +25,7 @@ def merge(out: Path, directories: list[Path]) -> dict[str, Any]:
         if part["wire"]["encoder"] != whole["wire"]["encoder"]:
             raise UserError(f"{directory} is of another encoder than {directories[0]}; they cannot be joined")
         whole["wire"]["receivers"] |= part["wire"]["receivers"]
+        whole["wire"].setdefault("links", {}).update(part["wire"].get("links", {}))
         whole["wire"]["config"] = part["wire"]["config"]
         whole["rows"] += part["rows"]
         whole["kinds"] = whole.get("kinds", []) + part.get("kinds", [])

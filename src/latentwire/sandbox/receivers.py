@@ -25,10 +25,11 @@ import torch
 from torch import Tensor
 
 from latentwire import config as configs
+from latentwire import weights
 from latentwire.data.files import read_jsonl
 from latentwire.data.rows import data_dir
 from latentwire.errors import UserError
-from latentwire.sandbox import checkpoint, corpus, packing, tokenizers, weights
+from latentwire.sandbox import checkpoint, corpus, packing, tokenizers
 from latentwire.sandbox.feed import Batch, Feed, dummy
 from latentwire.sandbox.optim import Optimiser
 from latentwire.sandbox.schedule import Clock, Phase

@@ -8,8 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from latentwire import weights
 from latentwire.errors import UserError
-from latentwire.sandbox import checkpoint, tokenizers, weights
+from latentwire.sandbox import checkpoint, tokenizers
 from latentwire.sandbox.trunk import Shape, init
 
 
@@ -88,7 +89,7 @@ def test_several_at_once_make_one(packed):
 
 def test_an_unknown_reader_is_named():
     with pytest.raises(UserError, match=r"mistral.*llama, qwen2, gpt2"):
-        weights.reader_dir("mistral")
+        weights.unpacked("mistral")
 
 
 def test_cache_follows_the_environment(monkeypatch, tmp_path):
