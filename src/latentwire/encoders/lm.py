@@ -17,11 +17,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel
 
 from latentwire.encoders.base import Encoder, EncoderConfig, Source, cut, fill
 from latentwire.errors import UserError
 from latentwire.receivers.attention import NAME, route_prefix
+from latentwire.receivers.tokenizer import load_tokenizer
 from latentwire.types import Latents
 
 
@@ -60,7 +61,7 @@ class LMEncoder(Encoder):
         self.config: LMEncoderConfig = config
         where = assets / "lm" if assets else Path(config.init) if Path(config.init).is_dir() else config.init
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(where)
+            self.tokenizer = load_tokenizer(where)
             if assets:
                 self.lm = AutoModel.from_config(AutoConfig.from_pretrained(where), dtype=torch.float32)
             else:
@@ -160,7 +161,7 @@ class Lexicon(nn.Module):
 
     def __init__(self, where: str, config: LMEncoderConfig, assets: Path | None) -> None:
         super().__init__()
-        self.tokenizer = AutoTokenizer.from_pretrained(assets or where)
+        self.tokenizer = load_tokenizer(assets or where)
         if assets:
             self.words = nn.Embedding(*map(int, (assets / "shape").read_text().split()))  # ty: ignore[invalid-argument-type]
         else:

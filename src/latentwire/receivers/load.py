@@ -6,12 +6,13 @@ import logging
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from latentwire.errors import UserError
 from latentwire.prompt import PromptConfig
 from latentwire.receivers.receiver import Receiver
+from latentwire.receivers.tokenizer import load_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ def load_receiver(
     transformers_logging.disable_progress_bar()
     try:
         model, report = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, output_loading_info=True)  # ty: ignore[not-iterable]
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        tokenizer = load_tokenizer(path)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot load a receiver from {path}: {' '.join(str(error).split())[:300]}") from None
     finally:

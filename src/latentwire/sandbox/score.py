@@ -19,6 +19,7 @@ from latentwire.data.squad import load_split
 from latentwire.errors import UserError
 from latentwire.evaluation.metrics import bootstrap_ci, exact_match, f1
 from latentwire.prompt import Prompt, PromptConfig
+from latentwire.receivers.tokenizer import load_tokenizer
 from latentwire.types import Example
 
 CONDITIONS = ("text", "none")
@@ -67,11 +68,11 @@ def score(checkpoint: Path, examples: list[Example], conditions: list[str], batc
     """EM and F1 of a checkpoint under each condition, with predictions."""
     import torch
     import transformers
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval().to(device)
-    prompt = Prompt(PromptConfig(), AutoTokenizer.from_pretrained(checkpoint))
+    prompt = Prompt(PromptConfig(), load_tokenizer(checkpoint))
     window = model.config.max_position_embeddings
     rows = []
     for condition in conditions:

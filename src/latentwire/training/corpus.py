@@ -84,15 +84,14 @@ def _text_part(
     pairs: list[tuple[str, str]], encoder: Encoder, prompts: dict[str, Prompt], config: CorpusConfig
 ) -> Store | None:
     passages = [passage for passage, _ in pairs]
-    fits, rows = _fitting(passages, encoder, prompts, config)
+    fits, source, rows = _fitting(passages, encoder, prompts, config)
     if not fits:
         return None
-    kept = [passages[i] for i in fits]
     read = {}
     for name, prompt in prompts.items():
         behind = [ids[: config.row] for ids in prompt.ids([pairs[i][1] for i in fits])]
         read[name] = rows[name] | {"next": fill(behind, config.row), "next_count": _lengths(behind)}
-    return Store(encoder.prepare(kept, config.longest).arrays, read)
+    return Store(source, read)
 
 
 def made_questions(articles: Iterable[str], config: CorpusConfig, seed: int) -> list[Example]:
@@ -139,7 +138,7 @@ def question_store(
 def _question_part(
     groups: list[tuple[str, list[tuple[str, str]]]], encoder: Encoder, prompts: dict[str, Prompt], config: CorpusConfig
 ) -> Store | None:
-    fits, rows = _fitting([context for context, _ in groups], encoder, prompts, config)
+    fits, source, rows = _fitting([context for context, _ in groups], encoder, prompts, config)
     pairs = [(place, *pair) for place, i in enumerate(fits) for pair in groups[i][1]]
     good = np.ones(len(pairs), dtype=bool)
     lines: dict[str, tuple[list[list[int]], list[list[int]]]] = {}
@@ -160,26 +159,26 @@ def _question_part(
             "asks": _lengths([asked[i] for i in chosen]),
             "length": _lengths(full),
         }
-    source = encoder.prepare([groups[fits[i]][0] for i in kept], config.longest).arrays
-    return Store(source, read, None, many[kept])
+    return Store({key: value[kept] for key, value in source.items()}, read, None, many[kept])
 
 
 def _fitting(
     texts: list[str], encoder: Encoder, prompts: dict[str, Prompt], config: CorpusConfig
-) -> tuple[list[int], dict[str, dict[str, np.ndarray]]]:
-    """Which texts are one piece of the encoder and within every receiver's width, and their receiver arrays."""
+) -> tuple[list[int], dict[str, np.ndarray], dict[str, dict[str, np.ndarray]]]:
+    """Which texts are one piece of the encoder and within every receiver's width; their arrays for both."""
     width = int(config.longest * config.stretch)
-    owner = encoder.prepare(texts).owner_P
-    good = np.bincount(owner, minlength=len(texts)) == 1
+    source = encoder.prepare(texts, config.longest)
+    good = np.bincount(source.owner_P, minlength=len(texts)) == 1
     ids = {name: prompt.context_ids(texts) for name, prompt in prompts.items()}
     for rows in ids.values():
         good &= np.array([len(row) <= width for row in rows])
     fits = np.flatnonzero(good).tolist()
+    pieces = np.flatnonzero(good[source.owner_P])
     read = {}
     for name, rows in ids.items():
         chosen = [rows[i] for i in fits]
         read[name] = {"ids": fill(chosen, width), "count": _lengths(chosen)}
-    return fits, read
+    return fits, {key: value[pieces] for key, value in source.arrays.items()}, read
 
 
 def _lengths(rows: list[list[int]]) -> np.ndarray:

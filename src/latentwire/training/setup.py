@@ -62,8 +62,14 @@ def prepare(config: TrainConfig, data: str | None, accelerator: Accelerator) -> 
     calibration = [passage for passage, _ in pairs[:CALIBRATION]] or [e.context for e in train[:CALIBRATION]]
     wire, names = make_wire(config, calibration, device)
     prompts = {name: wire.frozen[name].prompt for name in names}
-    stores = tokenise(config, wire, prompts, pairs, train, dev)
-    newline = {name: prompt.ids(["\n"])[0][-1] for name, prompt in prompts.items()}
+    return assemble(config, wire, names, tokenise(config, wire, prompts, pairs, train, dev), device)
+
+
+def assemble(
+    config: TrainConfig, wire: Wire, names: list[str], stores: dict[str, Store | None], device: torch.device
+) -> Run:
+    """The step and the batches of a wire whose links ``names`` learn from ``stores``."""
+    newline = {name: wire.frozen[name].prompt.ids(["\n"])[0][-1] for name in names}
 
     def batches(store: Store | None, size: int) -> Batches | None:
         return None if store is None else Batches(store, newline, size, config.asks, device)
@@ -149,6 +155,9 @@ def tokenise(
 ) -> dict[str, Store | None]:
     """The stores of a run, from the cache where they are."""
     corpus, encoder = config.corpus, wire.encoder
+    if corpus.longest < encoder.config.window:
+        raise UserError(f"corpus.longest ({corpus.longest}) must be at least the encoder's window "
+                        f"({encoder.config.window}); give the same number to both")  # fmt: skip
     key: dict[str, Any] = {
         "encoder": config.wire.encoder if not config.start else wire.settings.encoder,
         # what is stored depends on tokenizers, not on weights
