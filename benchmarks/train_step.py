@@ -69,7 +69,7 @@ def main() -> None:
     samples = list(dict.fromkeys(example.context for example in read_examples(shipped_valid())[:400]))
     wire, names = make_wire(config, samples, accelerator.device)
     run = assemble(config, wire, names, random_stores(config, wire, names), accelerator.device)
-    loop = Loop(config, run, accelerator, Path("."))
+    loop = Loop(config, run, accelerator, Path())
     run.compile()
     figures: dict[str, dict] = {}
     for kind, other in (("text", "questions"), ("questions", "text")):
@@ -99,7 +99,9 @@ def main() -> None:
         setattr(run, other, kept)
         print(kind, figures[kind], flush=True)
     if given.out:
-        given.out.write_text(json.dumps({"config": str(given.config), "overrides": given.overrides, **figures}, indent=1))
+        given.out.write_text(
+            json.dumps({"config": str(given.config), "overrides": given.overrides, **figures}, indent=1)
+        )
 
 
 def _wait(cuda: bool) -> None:

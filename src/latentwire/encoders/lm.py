@@ -21,7 +21,7 @@ from transformers import AutoConfig, AutoModel
 
 from latentwire.encoders.base import Encoder, EncoderConfig, Source, cut, fill
 from latentwire.errors import UserError
-from latentwire.receivers.attention import NAME, route_prefix
+from latentwire.receivers.attention import NAME, additive, route_prefix
 from latentwire.receivers.tokenizer import load_tokenizer
 from latentwire.types import Latents
 
@@ -114,9 +114,11 @@ class LMEncoder(Encoder):
         if self.config.causal:  # ty: ignore[missing-attribute]
             sees_BTT = sees_BTT & (place_T[:, None] >= place_T)
         embeds_BTE = self.lm.get_input_embeddings()(ids_BT)
+        device = embeds_BTE.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else embeds_BTE.dtype
         states_BTE = self.lm(
             inputs_embeds=embeds_BTE,
-            attention_mask=sees_BTT[:, None],
+            attention_mask=additive(sees_BTT[:, None], self.lm, dtype),
             position_ids=place_T[None].expand_as(ids_BT),
             use_cache=False,
         ).last_hidden_state

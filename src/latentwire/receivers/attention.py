@@ -32,8 +32,8 @@ def prefix_attention(
 ) -> tuple[Tensor, None]:
     """Attend to prefix and own tokens. query [B, heads, T, K]; key, value [B, H, T, K]; prefix [B or 1, H, P, K].
 
-    attention_mask: bool [B, 1, T, P + T], True where attended. ``seen`` receives the joined keys and values, which are
-    the prefix of whatever is read next.
+    attention_mask: what :func:`additive` made of bool [B, 1, T, P + T] for this many heads per key. ``seen`` receives
+    the joined keys and values, which are the prefix of whatever is read next.
     """
     if prefix_k is not None and prefix_v is not None:
         batch = key.shape[0]
@@ -41,12 +41,14 @@ def prefix_attention(
         value = torch.cat([prefix_v.expand(batch, -1, -1, -1).to(value.dtype), value], 2)
     if seen is not None:
         seen.append((key, value))
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        # enable_gqa falls back to the slow kernel as soon as there is a mask
-        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    # heads that share their keys become more rows of one head: no key is repeated, and the kernels that take a mask
+    # do not know groups (see `additive`, which repeats the mask, once for all layers)
+    B, heads, T, K = query.shape
+    query = query.reshape(B, key.shape[1], -1, K)
+    if attention_mask is not None:
+        attention_mask = attention_mask.to(query.dtype)
     out = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, dropout_p=dropout, scale=scaling)
-    return out.transpose(1, 2).contiguous(), None
+    return out.reshape(B, heads, T, K).transpose(1, 2).contiguous(), None
 
 
 AttentionInterface.register(NAME, prefix_attention)
@@ -122,3 +124,17 @@ def with_prefix(own_BTT: Tensor, prefix_mask_BP: Tensor | None) -> Tensor:
     T = own_BTT.shape[1]
     seen = prefix_mask_BP[:, None, :].expand(B, T, -1)
     return torch.cat([seen, own_BTT.expand(B, -1, -1)], -1)[:, None]
+
+
+def additive(mask_B1TS: Tensor, model: Any, dtype: torch.dtype) -> Tensor:
+    """A bool mask as the layers of ``model`` add it to their scores: 0 or -inf, [B, 1, groups * T, S].
+
+    groups: query heads that share a key head. Rows begin at multiples of 8 numbers, as the kernel wants them: it would
+    copy the mask in every layer otherwise.
+    """
+    config = model.config.get_text_config()
+    groups = config.num_attention_heads // (getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
+    S = mask_B1TS.shape[-1]
+    hidden = F.pad(~mask_B1TS, (0, -S % 8), value=True)
+    added = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, float("-inf"))
+    return added.repeat(1, 1, groups, 1)[..., :S]

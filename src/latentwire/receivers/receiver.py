@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from latentwire.prompt import Prompt, PromptConfig
-from latentwire.receivers.attention import NAME, own_causal, route_prefix, with_prefix
+from latentwire.receivers.attention import NAME, additive, own_causal, route_prefix, with_prefix
 from latentwire.receivers.geometry import Geometry
 from latentwire.types import Prefix
 
@@ -62,13 +62,14 @@ class Receiver:
         if self.layers.run is self.layers.fast and prefix is not None and prefix.kv[0][0].requires_grad:
             # otherwise the first layer, whose input needs no gradient, would be compiled apart from the others
             embeds_BTE, ids_BT = (self.embed(ids_BT) if embeds_BTE is None else embeds_BTE).requires_grad_(), None  # ty: ignore[invalid-argument-type]
+        mask_B1TS = with_prefix(own_BTT, None if prefix is None else prefix.mask_BM)
         extra: dict[str, Any] = {} if prefix is None else {"prefix": prefix.kv}
         if seen is not None:
             extra["seen"] = seen
         out = self.decoder(
             input_ids=ids_BT,
             inputs_embeds=embeds_BTE,
-            attention_mask=with_prefix(own_BTT, None if prefix is None else prefix.mask_BM),
+            attention_mask=additive(mask_B1TS, self.model, self.dtype),
             position_ids=positions_BT,
             use_cache=False,
             **extra,

@@ -11,18 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-
-
-def orthogonal(stack_NRC: Tensor, steps: int = 5) -> Tensor:
-    """Nearly orthogonal matrices with the singular vectors of ``stack_NRC`` (rows <= columns), by Newton-Schulz."""
-    a, b, c = _COEFFICIENTS
-    x = stack_NRC.to(torch.bfloat16 if stack_NRC.is_cuda else torch.float32)
-    x = x / (torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True) + 1e-7)
-    for _ in range(steps):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return x
+from latentwire.training.optim import orthogonal
 
 
 class Optimiser:

@@ -32,7 +32,7 @@ class CorpusConfig:
     row: int = 64
     dev: int = 256
     threads: int = 0
-    stretch: float = 1.5
+    stretch: float = 1.25
     cache: str = ""
 
 
@@ -51,7 +51,8 @@ class TrainConfig:
 
     steps, or minutes (the number of steps is then fixed from the speed measured at the beginning). passages: passages
     per step. asks: questions behind each passage. rate: peak learning rate of the links; the encoder's is
-    ``encoder_rate``. best_over: half-life, in evaluations, of the smoothed metric that chooses the best checkpoint.
+    ``encoder_rate``. optimizer: ``adamw``, or ``muon`` for the matrices of linear layers. best_over: half-life, in
+    evaluations, of the smoothed metric that chooses the best checkpoint. cudnn: let attention use cuDNN's kernel.
     """
 
     wire: WireConfig = field(default_factory=WireConfig)
@@ -67,6 +68,7 @@ class TrainConfig:
     asks: int = 4
     rate: float = 2e-3
     encoder_rate: float = 1e-3
+    optimizer: str = "adamw"
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 0.01
     warmup: int = 150
@@ -78,4 +80,5 @@ class TrainConfig:
     best_over: float = 2.0
     on_collapse: str = "warn"
     compile: str = "auto"
+    cudnn: bool = False
     device: str = "auto"

@@ -21,6 +21,7 @@ from latentwire.training.bar import training_bar
 from latentwire.training.batches import Batches
 from latentwire.training.checkpoint import Progress
 from latentwire.training.config import Stage, TrainConfig
+from latentwire.training.optim import OPTIMIZERS, MuonAdamW, matrices
 from latentwire.training.setup import Run, prepare
 from latentwire.training.throughput import peak_flops, step_flops
 from latentwire.training.watch import CollapseWatch
@@ -66,6 +67,8 @@ def check(config: TrainConfig) -> None:
         raise UserError("no objectives; name at least one under objectives (for example answer: {type: answer})")
     if bool(config.steps) == bool(config.minutes):
         raise UserError("give either steps or minutes, and not both")
+    if config.optimizer not in OPTIMIZERS:
+        raise UserError(f"optimizer is one of {', '.join(OPTIMIZERS)}, not {config.optimizer!r}")
     if config.join and not config.start:
         raise UserError("join needs start: the trained wire that the new link joins")
     if not config.stages or config.stages[-1].until < 1.0:
@@ -78,14 +81,20 @@ class Loop:
     def __init__(self, config: TrainConfig, run: Run, accelerator: Accelerator, out: Path) -> None:
         self.config, self.run, self.accelerator, self.out = config, run, accelerator, out
         wire = run.wire
-        encoder = [p for p in wire.encoder.parameters() if p.requires_grad]
         links = [p for name in run.names for p in wire.links[name].parameters()]
-        groups = [{"params": links, "lr": config.rate, "peak": config.rate}]
-        if encoder:
-            groups.append({"params": encoder, "lr": config.encoder_rate, "peak": config.encoder_rate})
+        encoder = [p for p in wire.encoder.parameters() if p.requires_grad]
         self.parameters = links + encoder
-        fused = accelerator.device.type == "cuda"
-        optimizer = torch.optim.AdamW(groups, betas=config.betas, weight_decay=config.weight_decay, fused=fused)
+        flat = matrices(wire.modules()) if config.optimizer == "muon" else set()
+        torch.backends.cuda.enable_cudnn_sdp(config.cudnn)
+        groups = []
+        for parameters, rate in ((links, config.rate), (encoder, config.encoder_rate)):
+            for muon in (False, True):
+                chosen = [p for p in parameters if (id(p) in flat) == muon]
+                if chosen:
+                    groups.append({"params": chosen, "lr": rate, "peak": rate, "muon": muon})
+        optimizer = MuonAdamW(
+            groups, betas=config.betas, weight_decay=config.weight_decay, fused=accelerator.device.type == "cuda"
+        )
         self.step, self.optimizer = accelerator.prepare(run.step, optimizer)
         self.plain_optimizer = optimizer
         self.progress = Progress(total=config.steps)
