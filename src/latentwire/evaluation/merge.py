@@ -14,6 +14,10 @@ from latentwire.errors import UserError
 from latentwire.evaluation.runner import PREDICTIONS, RESULTS
 
 
+def _name(row: dict[str, Any]) -> tuple:
+    return tuple(row.get(key) for key in ("receiver", "condition", "ratio", "bits", "kind"))
+
+
 def merge(out: Path, directories: list[Path]) -> dict[str, Any]:
     """Write the joined ``results.json`` and ``predictions.jsonl`` to ``out``."""
     parts = [json.loads((directory / RESULTS).read_text()) for directory in directories]
@@ -27,13 +31,21 @@ def merge(out: Path, directories: list[Path]) -> dict[str, Any]:
         whole["wire"]["receivers"] |= part["wire"]["receivers"]
         whole["wire"].setdefault("links", {}).update(part["wire"].get("links", {}))
         whole["wire"]["config"] = part["wire"]["config"]
-        whole["rows"] += part["rows"]
-        whole["kinds"] = whole.get("kinds", []) + part.get("kinds", [])
+        for key in ("rows", "kinds"):
+            whole[key] = whole.get(key, []) + part.get(key, [])
+    for key in ("rows", "kinds"):
+        # parts may share rows that each of them needs beside its own (text and none, for the retention)
+        names = {_name(row): row for row in whole.get(key, [])}
+        whole[key] = list(names.values())
     out.mkdir(parents=True, exist_ok=True)
     (out / RESULTS).write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
     with (out / PREDICTIONS).open("w") as file:
+        lines: dict[tuple, str] = {}
         for directory in directories:
-            file.write((directory / PREDICTIONS).read_text())
+            for line in (directory / PREDICTIONS).read_text().splitlines():
+                said = json.loads(line)
+                lines[(*_name(said), said.get("id"))] = line
+        file.writelines(f"{line}\n" for line in lines.values())
     return whole
 
 

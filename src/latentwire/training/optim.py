@@ -60,7 +60,11 @@ class MuonAdamW(torch.optim.AdamW):
                 # a tall matrix counts as its transpose, and equal shapes are made orthogonal in one product
                 stacks.setdefault(tuple(sorted(p.shape)), []).append(p)
         for shape, members in stacks.items():
-            momentum = [self.state[p].setdefault("momentum", torch.zeros_like(p)) for p in members]
+            for p in members:
+                if not self.state[p]:
+                    # AdamW asks every state for a step when it is loaded
+                    self.state[p] = {"step": torch.zeros(()), "momentum": torch.zeros_like(p)}
+            momentum = [self.state[p]["momentum"] for p in members]
             fresh = [p.grad for p in members if p.grad is not None]
             torch._foreach_lerp_(momentum, fresh, 1 - MOMENTUM)
             ahead = torch._foreach_lerp(fresh, momentum, MOMENTUM)
