@@ -2,7 +2,7 @@
 
 No figure is typed by hand: a table stands between two comments, the first of which names its file::
 
-    <!-- results:begin sandbox-context.json -->
+    <!-- results:begin sandbox-full.json -->
     <!-- results:end -->
 
 ``python benchmarks/readme_table.py`` rewrites what stands between them, ``--check`` only says what is out of date (the
