@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.conftest import FAMILIES
 from transformers import AutoModelForCausalLM
 
+from conftest import FAMILIES
 from latentwire.receivers.attention import additive, own_causal
 from latentwire.receivers.load import load_receiver
 
