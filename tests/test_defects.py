@@ -1,0 +1,185 @@
+"""Defects of an earlier implementation, one test each.
+
+Those of evaluation are in tests/evaluation/test_runner.py, the 16th is in tests/training/test_best.py.
+"""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from conftest import FAMILIES, WORDS
+from contracts.matrix import INJECTIONS, config
+from latentwire.encoders.lm import LMEncoderConfig
+from latentwire.errors import UserError
+from latentwire.injections import InjectionConfig
+from latentwire.link import LinkConfig
+from latentwire.objectives.answer import AnswerConfig
+from latentwire.receivers.attention import own_causal
+from latentwire.receivers.decode import generate
+from latentwire.receivers.load import load_receiver
+from latentwire.training.batches import Batches
+from latentwire.training.config import CorpusConfig
+from latentwire.training.corpus import question_store
+from latentwire.training.step import Step
+from latentwire.types import Example
+from latentwire.wire import Wire, WireConfig
+
+ROWS = [
+    Example("1", WORDS[:60], "Who led the expedition?", ("Roald Amundsen",)),
+    Example("2", WORDS[60:160], "When did they arrive?", ("14 December 1911",)),
+    Example("3", WORDS[100:170], "How many people live there?", ("1,204",)),
+]
+
+
+def wire_of(readers, names, injection="kv-prefix") -> Wire:
+    torch.manual_seed(0)
+    links = {
+        name: LinkConfig(receiver=str(readers[name]), injection=config(InjectionConfig, injection, readers))
+        for name in names
+    }
+    encoder = LMEncoderConfig(d_z=16, ratios=(4,), window=200, init=str(readers["llama"]))
+    return Wire.create(WireConfig(encoder, links), [WORDS, WORDS[:100]])
+
+
+def asked(wire, name):
+    """A batch of the three rows, as a training run would store and draw it."""
+    prompt = wire.get_receiver(name).prompt
+    store = question_store(
+        ROWS, wire.encoder, {name: prompt}, CorpusConfig(longest=200, row=72, stretch=2.0, threads=1)
+    )
+    batches = Batches(store, {name: 4}, 3, 1, torch.device("cpu"))
+    return batches.at(torch.arange(3), torch.zeros(3, 1))
+
+
+def one_by_one(receiver, prefix, ids: list[int]) -> list[float]:
+    """Log-probability of each token of ``ids`` behind those before it, read without anything clever."""
+    found = []
+    for end in range(1, len(ids)):
+        own = own_causal(torch.ones(1, end, dtype=torch.bool))
+        place = prefix.next_B[:, None] + torch.arange(end)
+        h = receiver.states(torch.tensor([ids[:end]]), positions_BT=place, own_BTT=own, prefix=prefix)
+        found.append(receiver.logits(h[0, -1]).log_softmax(-1)[ids[end]].item())
+    return found
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_defect_1_the_loss_is_on_every_answer_token_from_the_first(tiny_readers, family):
+    wire = wire_of(tiny_readers, [family])
+    batch, receiver = asked(wire, family), wire.get_receiver(family)
+    step = Step(wire, {"answer": AnswerConfig().build()}, 72, 50, [family])
+    _, parts = step(batch, "questions", 4, 0.0, torch.Generator().manual_seed(0))
+    prefix, rows, losses = wire.prefix(family, wire.encoder(batch.source, 4)), batch.read[family], []
+    for i in range(3):
+        ids = rows.questions_BRT[i, 0, : rows.length_BR[i, 0]].tolist()
+        losses += one_by_one(receiver, prefix.take(torch.tensor([i])), ids)[rows.asks_BR[i, 0] - 1 :]
+    assert len(losses) == sum(len(receiver.prompt.answer_ids([e.answers[0]])[0]) for e in ROWS)
+    assert float(parts[f"{family}/answer"]) == pytest.approx(-sum(losses) / len(losses), abs=2e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_defect_2_the_end_is_a_target_and_pads_and_beginnings_are_not(tiny_readers, family):
+    wire = wire_of(tiny_readers, [family])
+    prompt, passages = wire.get_receiver(family).prompt, asked(wire, family).read[family]
+    rows = AnswerConfig().build().cut(passages, 72, torch.Generator())
+    for i, example in enumerate(ROWS):
+        told = rows.ids_BRT[i, 0][rows.target_BRT[i, 0]].tolist()
+        assert told == prompt.ids([f" {example.answers[0]}"])[0] + [prompt.eos_id]
+        assert prompt.bos_id not in told
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_defect_8_decoding_with_kept_keys_is_decoding_from_the_beginning(tiny_readers, family):
+    wire = wire_of(tiny_readers, [family])
+    receiver = wire.get_receiver(family)
+    prefix = wire.prefix(family, wire.latents(wire.encode([e.context for e in ROWS], ratio=4)))
+    tails = receiver.prompt.question_ids([e.question for e in ROWS])
+    assert len(set(map(len, tails))) > 1, "rows of one length would hide a wrong mask"
+    got = generate(receiver, prefix, tails, max_new_tokens=6).ids
+    for i, tail in enumerate(tails):
+        ids, own = list(tail), []
+        for _ in range(6):
+            mask = own_causal(torch.ones(1, len(ids), dtype=torch.bool))
+            alone = prefix.take(torch.tensor([i]))
+            place = alone.next_B[:, None] + torch.arange(len(ids))
+            h = receiver.states(torch.tensor([ids]), positions_BT=place, own_BTT=mask, prefix=alone)
+            token = int(receiver.logits(h[0, -1]).argmax())
+            if token == receiver.prompt.eos_id:
+                break
+            ids.append(token)
+            own.append(token)
+        assert got[i] == own
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("injection", INJECTIONS)
+def test_defect_10_what_is_injected_acts_in_every_step_of_decoding(tiny_readers, injection):
+    wire = wire_of(tiny_readers, FAMILIES, injection)
+    packets = wire.encode([ROWS[0].context, ROWS[1].context], ratio=4)
+    for name in FAMILIES:
+        receiver = wire.get_receiver(name)
+        one, other = (wire.prefix(name, wire.latents([packet])) for packet in packets)
+        ids = receiver.prompt.question_ids([ROWS[0].question])[0]
+        pairs = zip(one_by_one(receiver, one, ids), one_by_one(receiver, other, ids), strict=True)
+        assert all(abs(a - b) > 1e-6 for a, b in pairs)
+
+
+def test_defect_11_a_saved_wire_is_whole_and_answers_identically(tiny_readers, tmp_path):
+    wire = wire_of(tiny_readers, ["llama", "gpt2"]).eval()
+    wire.save_pretrained(tmp_path / "wire")
+    again = Wire.from_pretrained(tmp_path / "wire")
+    packets = wire.encode([e.context for e in ROWS], ratio=4)
+    assert [p.to_bytes() for p in again.encode([e.context for e in ROWS], ratio=4)] == [p.to_bytes() for p in packets]
+    for name in wire.receivers:
+        for packet, example in zip(packets, ROWS, strict=True):
+            said = [w.receiver(name).generate(packet, example.question) for w in (wire, again)]
+            assert said[0] == said[1]
+    path = tmp_path / "wire" / "model.safetensors"
+    state = load_file(path)
+    for key in (next(k for k in state if k.startswith("links.gpt2.")), next(k for k in state if "encoder" in k)):
+        save_file({k: v for k, v in state.items() if k != key}, path)
+        with pytest.raises(UserError, match="do not fit"):
+            Wire.from_pretrained(tmp_path / "wire")
+    save_file({**state, "links.llama.adapter.more": torch.zeros(2)}, path)
+    with pytest.raises(UserError, match="do not fit"):
+        Wire.from_pretrained(tmp_path / "wire")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_defect_12_weights_that_are_missing_are_never_made_up(tiny_readers, tmp_path, family):
+    where = tmp_path / "reader"
+    shutil.copytree(tiny_readers[family], where)
+    state = load_file(where / "model.safetensors")
+    lost = next(name for name in sorted(state) if "1." in name and state[name].ndim == 2)
+    save_file({k: v for k, v in state.items() if k != lost}, where / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match="would have been random"):
+        load_receiver(where)
+    (where / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="cannot load a receiver"):
+        load_receiver(where)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_defect_14_soft_tokens_start_at_the_embeddings_scale_and_may_leave_it(tiny_readers, family):
+    receiver = load_receiver(tiny_readers[family])
+    injection = config(InjectionConfig, "soft-tokens", tiny_readers).build(receiver.geometry)
+    injection.calibrate(receiver, [WORDS])
+    receiver.head()
+    read = []
+    receiver.read = lambda ids, mask, prefix, *, embeds_BTE, positions_BT: read.append(embeds_BTE) or prefix
+    slots = torch.randn(2, 6, receiver.geometry.width, generator=torch.Generator().manual_seed(0))
+    mask, place = torch.ones(2, 6, dtype=torch.bool), torch.arange(6.0).expand(2, -1)
+    for factor in (1.0, 10.0):
+        injection(slots * factor, mask, place, torch.tensor([9, 9]), receiver)
+    ids = torch.tensor([receiver.prompt.context_ids([WORDS])[0]])
+    scale = receiver.embed(ids).float().pow(2).mean().sqrt()
+    sizes = [x.detach().pow(2).mean().sqrt() / scale for x in read]
+    assert 0.5 < sizes[0] < 2.0
+    assert sizes[1] > 5 * sizes[0], "a clamp would hold the size whatever is learnt"
+    read[0].sum().backward()
+    assert injection.gain.grad is not None and injection.gain.grad.abs() > 0
