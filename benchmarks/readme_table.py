@@ -5,6 +5,8 @@ No figure is typed by hand: a table stands between two comments, the first of wh
     <!-- results:begin sandbox-full.json -->
     <!-- results:end -->
 
+A receiver's name behind the file's leaves only its own rows, with and without the full text (for the reader's card).
+
 ``python benchmarks/readme_table.py`` rewrites what stands between them, ``--check`` only says what is out of date (the
 test suite runs it so). Each file is the ``results.json`` of one ``latentwire eval``, copied as it is.
 """
@@ -19,7 +21,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-BLOCK = re.compile(r"(<!-- results:begin (?P<file>[\w./-]+) -->\n)(?P<table>.*?)(<!-- results:end -->)", re.DOTALL)
+BLOCK = re.compile(
+    r"(<!-- results:begin (?P<file>[\w./-]+)(?: (?P<reader>[\w-]+))? -->\n)(?P<table>.*?)(?P<end><!-- results:end -->)",
+    re.DOTALL,
+)
 NAMES = {
     "text": "full text",
     "none": "no context",
@@ -59,15 +64,20 @@ def fill(markdown: str, results: Path = RESULTS) -> str:
     def made(match: re.Match[str]) -> str:
         path = results / match["file"]
         if not path.is_file():
-            return f"{match[1]}Not measured yet.\n{match[4]}"
-        return match[1] + table(json.loads(path.read_text(encoding="utf-8"))) + match[4]
+            return f"{match[1]}Not measured yet.\n{match['end']}"
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if reader := match["reader"]:
+            mine = [row for row in found["rows"] if row["receiver"] == reader and row["condition"] in ("text", "none")]
+            found = {**found, "rows": mine}
+        return match[1] + table(found) + match["end"]
 
     return BLOCK.sub(made, markdown)
 
 
 def documents() -> Iterator[Path]:
-    """README and docs: where tables may stand."""
+    """README, docs and cards: where tables may stand."""
     yield ROOT / "README.md"
+    yield from sorted((ROOT / "src" / "latentwire" / "sandbox").rglob("README.md"))
     yield from sorted((ROOT / "docs").rglob("*.md"))
 
 

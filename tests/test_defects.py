@@ -165,13 +165,18 @@ def test_defect_12_weights_that_are_missing_are_never_made_up(tiny_readers, tmp_
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_defect_14_soft_tokens_start_at_the_embeddings_scale_and_may_leave_it(tiny_readers, family):
+def test_defect_14_soft_tokens_start_at_the_embeddings_scale_and_may_leave_it(tiny_readers, family, monkeypatch):
     receiver = load_receiver(tiny_readers[family])
     injection = config(InjectionConfig, "soft-tokens", tiny_readers).build(receiver.geometry)
     injection.calibrate(receiver, [WORDS])
     receiver.head()
     read = []
-    receiver.read = lambda ids, mask, prefix, *, embeds_BTE, positions_BT: read.append(embeds_BTE) or prefix
+
+    def keep(ids_BT, mask_BT, prefix, *, embeds_BTE, positions_BT):
+        read.append(embeds_BTE)
+        return prefix
+
+    monkeypatch.setattr(receiver, "read", keep)
     slots = torch.randn(2, 6, receiver.geometry.width, generator=torch.Generator().manual_seed(0))
     mask, place = torch.ones(2, 6, dtype=torch.bool), torch.arange(6.0).expand(2, -1)
     for factor in (1.0, 10.0):

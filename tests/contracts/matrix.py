@@ -27,7 +27,7 @@ NEEDS: dict[str, dict[str, Any]] = {
 
 def names(family: type) -> list[str]:
     """Registered methods of a family, in order."""
-    return sorted(family.known())  # ty: ignore[unresolved-attribute]
+    return sorted(family.known())  # ty: ignore[missing-attribute]
 
 
 ENCODERS, ADAPTERS = names(EncoderConfig), names(AdapterConfig)

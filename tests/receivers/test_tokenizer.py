@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from typing import Any
 
 import pytest
 from tokenizers import Tokenizer
@@ -13,12 +14,12 @@ from latentwire.encoders.lm import LMEncoderConfig
 from latentwire.errors import UserError
 from latentwire.receivers.load import load_receiver
 from latentwire.receivers.tokenizer import load_tokenizer
-from latentwire.shipped import resolve
+from latentwire.weights import unpacked
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "gpt2"])
 def test_shipped_readers_get_the_tokens_they_were_trained_on(name):
-    where = resolve(f"sandbox:{name}")
+    where = unpacked(name)
     plain = Tokenizer.from_file(str(where / "tokenizer.json"))
     for text in (WORDS, " In 1979, 1,204 of 东京's people (“half”) agreed.\n\n  Naïve?", "x" * 50):
         expected = plain.encode(text, add_special_tokens=False).ids
@@ -27,9 +28,10 @@ def test_shipped_readers_get_the_tokens_they_were_trained_on(name):
 
 def test_transformers_would_put_its_own_rules_in_their_place():
     """The reason for all this; should it fail, ``load_tokenizer`` may become ``AutoTokenizer`` again."""
-    where = resolve("sandbox:qwen2")
-    ids = [kind(" In 1979", add_special_tokens=False)["input_ids"]
-           for kind in (load_tokenizer(where), AutoTokenizer.from_pretrained(where))]  # fmt: skip
+    where = unpacked("qwen2")
+    own: Any = load_tokenizer(where)
+    theirs: Any = AutoTokenizer.from_pretrained(where)
+    ids = [tokenizer(" In 1979", add_special_tokens=False)["input_ids"] for tokenizer in (own, theirs)]
     assert ids[0] != ids[1]
 
 

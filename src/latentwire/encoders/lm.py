@@ -88,7 +88,7 @@ class LMEncoder(Encoder):
 
     def prepare(self, texts: list[str], width: int | None = None) -> Source:
         begin = [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
-        tokens = self.tokenizer(  # ty: ignore[not-callable]
+        tokens = self.tokenizer(
             [f" {text}" if text else "" for text in texts],
             add_special_tokens=False,
             return_offsets_mapping=bool(self.lexicons),
@@ -186,7 +186,7 @@ class Lexicon(nn.Module):
         """Ids of this tokenizer per piece, and the encoder token (of the piece) in which each of them begins."""
         import numpy as np
 
-        other = self.tokenizer([f" {t}" if t else "" for t in texts], add_special_tokens=False,  # ty: ignore[not-callable]
+        other = self.tokenizer([f" {t}" if t else "" for t in texts], add_special_tokens=False,
                                return_offsets_mapping=True, verbose=False)  # fmt: skip
         ids, at = [], []
         for text, a, b in pieces:

@@ -41,7 +41,7 @@ class MuonAdamW(torch.optim.AdamW):
         super().__init__([{"muon": False, **group} for group in groups], **kwargs)
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # ty: ignore[invalid-method-override]
+    def step(self, closure: Any = None) -> None:  # ty: ignore[incompatible-method-override]
         """One step of every group."""
         whole = self.param_groups
         try:
