@@ -19,6 +19,7 @@ NEEDS: dict[str, dict[str, Any]] = {
     "lm": {"init": "llama", "ratios": [4, 8], "window": 64},
     "byte": {"ratios": [4, 8], "window": 64, "width": 16, "layers": 1, "heads": 2},
     "mlp": {"layers": 1, "head_dim": 8},
+    "unfold": {"layers": 1, "head_dim": 8},
     "kv-prefix": {"multiple": 1.0},
     "soft-tokens": {"multiple": 1.0},
 }
