@@ -40,10 +40,11 @@ def random_stores(config: TrainConfig, wire: Wire, names: list[str]) -> dict[str
         if key.endswith("_at"):
             source[key] = np.tile(np.arange(value.shape[1], dtype=np.int32) // 2, (n, 1))
     width, full = int(corpus.longest * corpus.stretch), np.full(n, corpus.row, np.int32)
+    asked_full = np.full(n, corpus.asked, np.int32)
     base = {name: {"ids": ids(n, width), "count": np.full(n, corpus.longest, np.int32)} for name in names}
     text = {name: part | {"next": ids(n, corpus.row), "next_count": full} for name, part in base.items()}
     asked = {
-        name: part | {"questions": ids(n, corpus.row), "asks": full // 2, "length": full // 2 + 5}
+        name: part | {"questions": ids(n, corpus.asked), "asks": asked_full // 2, "length": asked_full // 2 + 5}
         for name, part in base.items()
     }
     return {

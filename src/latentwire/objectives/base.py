@@ -53,10 +53,11 @@ class Objective:
     """Base of all objectives.
 
     source: which steps it belongs to, ``"text"`` or ``"questions"``; ``None`` for one that judges the others' rows.
+    taught: share of a step's passages that the teacher must have read as well.
     """
 
     source: str | None = None
-    needs_teacher = False
+    taught = 0.0
 
     def __init__(self, config: ObjectiveConfig) -> None:
         self.config = config

@@ -14,10 +14,9 @@ class CorpusConfig:
     train in the data directory; without either, there are only text steps). windows: passages cut from plain
     text. contexts: question passages at most (0: all).
 
-    made: passages of plain text whose questions are made from their own sentences (see data/cloze.py), added
-    to
-    the people's. shortest, longest: encoder tokens of a passage. row: tokens of a row (question and answer,
-    continuation, recall).
+    made: passages of plain text whose questions are made from their own sentences (see data/cloze.py), added to
+    the people's. shortest, longest: encoder tokens of a passage. row: tokens of a row of text (continuation, recall).
+    asked: tokens of a question with its answer.
     dev: questions of the slice kept aside, for choosing the best checkpoint. threads: processes that tokenise.
     stretch: receiver tokens that are kept for each encoder token of a passage; passages beyond it are left out.
     """
@@ -30,6 +29,7 @@ class CorpusConfig:
     shortest: int = 128
     longest: int = 256
     row: int = 64
+    asked: int = 64
     dev: int = 256
     threads: int = 0
     stretch: float = 1.25

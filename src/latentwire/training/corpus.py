@@ -131,7 +131,7 @@ def question_store(
 
     store = _joined([part for part in _spread(work, jobs, config.threads) if part is not None])
     if store.size < len(groups):
-        log.info("%d of %d contexts fit (corpus.longest, corpus.row)", store.size, len(groups))
+        log.info("%d of %d contexts fit (corpus.longest, corpus.asked)", store.size, len(groups))
     return store
 
 
@@ -145,7 +145,7 @@ def _question_part(
     for name, prompt in prompts.items():
         asked, told = prompt.question_ids([q for _, q, _ in pairs]), prompt.answer_ids([a for _, _, a in pairs])
         lines[name] = asked, told
-        good &= _lengths(asked) + _lengths(told) <= config.row
+        good &= _lengths(asked) + _lengths(told) <= config.asked
     chosen = np.flatnonzero(good).tolist()
     many = np.bincount([pairs[i][0] for i in chosen], minlength=len(fits))
     kept = np.flatnonzero(many).tolist()
@@ -155,7 +155,7 @@ def _question_part(
     for name, (asked, told) in lines.items():
         full = [asked[i] + told[i] for i in chosen]
         read[name] = {key: value[kept] for key, value in rows[name].items()} | {
-            "questions": fill(full, config.row),
+            "questions": fill(full, config.asked),
             "asks": _lengths([asked[i] for i in chosen]),
             "length": _lengths(full),
         }
@@ -187,7 +187,7 @@ def _lengths(rows: list[list[int]]) -> np.ndarray:
 
 def _joined(parts: list[Store]) -> Store:
     if not parts:
-        raise UserError("no passage fits; give longer texts or lower corpus.shortest, or raise corpus.longest or .row")
+        raise UserError("no passage fits; lower corpus.shortest, or raise corpus.longest, .row or .asked")
 
     def stack(pick: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         return {key: np.concatenate([part[key] for part in pick]) for key in pick[0]}

@@ -217,7 +217,8 @@ class Loop:
         if not torch.isfinite(norm):
             self.progress.skipped += 1
         rows = self.config.passages * self.run.rows[source]
-        tokens = self.config.passages * (self.run.source_tokens + self.run.rows[source] * self.config.corpus.row)
+        behind = self.run.rows[source] * (self.config.corpus.row if source == "text" else self.config.corpus.asked)
+        tokens = self.config.passages * (self.run.source_tokens + behind)
         row = {
             "step": self.progress.step,
             "source": source,
@@ -231,7 +232,7 @@ class Loop:
         }
         if self.peak:
             flops = step_flops(self.run.wire, self.config.passages, self.run.source_tokens, self.run.read_tokens,
-                               self.run.rows[source] * self.config.corpus.row, self.run.step.slots, self.run.names)  # fmt: skip  # noqa: E501
+                               behind, self.run.step.slots, self.run.names)  # fmt: skip
             row["utilisation"] = round(flops / seconds / self.peak, 4)
         return row | {key: round(float(value), 5) for key, value in metrics.items()}
 

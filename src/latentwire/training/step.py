@@ -6,6 +6,7 @@ the teacher's reading of the passage is ever copied per row.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -60,8 +61,12 @@ class Step(nn.Module):
                     pieces.append((key, objective, rows))
         ids_BRT = torch.cat([rows.ids_BRT for _, _, rows in pieces], 1)
         target_BRT = torch.cat([rows.target_BRT for _, _, rows in pieces], 1)
-        teach = any(judge.needs_teacher and weight for _, judge, weight in judges)
-        teacher_h = self.teacher(receiver, passages.ids_BT, passages.count_B, ids_BRT) if teach else None
+        # the passages of a batch stand in random order: the first ones are as good a part as any
+        taught = max([judge.taught for _, judge, weight in judges if weight], default=0.0)
+        few = math.ceil(taught * len(ids_BRT))
+        teacher_h = (
+            self.teacher(receiver, passages.ids_BT[:few], passages.count_B[:few], ids_BRT[:few]) if few else None
+        )
         prefix = self.wire.prefix(name, latents)
         student_h = row_states(receiver, prefix, ids_BRT)
         # targets are predicted by the token before them; a row's first token is never a target
@@ -76,7 +81,7 @@ class Step(nn.Module):
             chosen = (
                 student_h[:, :, :-1][picked],
                 labels[picked],
-                None if teacher_h is None else teacher_h[:, :, :-1][picked],
+                None if teacher_h is None else teacher_h[:, :, :-1][picked[:few]],
             )
             ce, kl, right = token_losses(receiver, *chosen)
             weight = torch.ones_like(ce)
@@ -97,7 +102,8 @@ class Step(nn.Module):
             parts[f"{key}/right"] = ((right * share).sum() / count).detach()
             for label, judge, judged in judges:
                 if judged:
-                    extra = (judge.loss(ce, kl) * share).sum() / count
+                    seen = slice(len(ce) if kl is None else len(kl))
+                    extra = (judge.loss(ce[seen], kl) * share[seen]).sum() / share[seen].sum().clamp_min(1)
                     loss = loss + per * judged * extra
                     parts[f"{key}/{label}"] = extra.detach()
         if source == "questions":
@@ -127,7 +133,10 @@ def row_states(receiver: Receiver, prefix: Prefix, ids_BRT: Tensor) -> Tensor:
 def token_losses(
     receiver: Receiver, student_NE: Tensor, labels_N: Tensor, teacher_NE: Tensor | None
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Per token: cross-entropy, KL from the teacher (None without one), and whether the most likely token is right."""
+    """Per token: cross-entropy, KL from the teacher, and whether the most likely token is right.
+
+    KL is given for the first tokens, as many as the teacher has states for (None without one).
+    """
     s_NV = receiver.logits(student_NE)
     s_log = torch.logsumexp(s_NV, -1)
     ce_N = s_log - s_NV.gather(-1, labels_N[:, None])[:, 0]
@@ -139,7 +148,8 @@ def token_losses(
         t_log = torch.logsumexp(t_NV, -1)
         p_NV = (t_NV - t_log[:, None]).exp()
         own_N = (p_NV * t_NV).sum(-1) - t_log
-    return ce_N, own_N - (p_NV * s_NV).sum(-1) + s_log, right_N
+    few = len(teacher_NE)
+    return ce_N, own_N - (p_NV * s_NV[:few]).sum(-1) + s_log[:few], right_N
 
 
 @torch.no_grad()

@@ -1,0 +1,68 @@
+"""The parts of a training step."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from latentwire.encoders.lm import LMEncoderConfig
+from latentwire.link import LinkConfig
+from latentwire.objectives.answer import AnswerConfig
+from latentwire.objectives.continuation import ContinuationConfig
+from latentwire.objectives.kl import KLConfig
+from latentwire.training.batches import Batches
+from latentwire.training.config import CorpusConfig
+from latentwire.training.corpus import question_store, text_store
+from latentwire.training.step import Step
+from latentwire.types import Example
+from latentwire.wire import Wire, WireConfig
+
+WORDS = (
+    "The Norwegian expedition to the South Pole was led by Roald Amundsen. He and four others arrived at the pole on "
+    "14 December 1911, five weeks before a British party led by Robert Falcon Scott. The city has 1,204 inhabitants."
+)
+
+
+@pytest.fixture(scope="module")
+def wire(tiny_readers):
+    torch.manual_seed(0)
+    encoder = LMEncoderConfig(d_z=16, ratios=(4,), window=200, init=str(tiny_readers["llama"]))
+    links = {"qwen2": LinkConfig(receiver=str(tiny_readers["qwen2"]))}
+    return Wire.create(WireConfig(encoder, links), [WORDS, WORDS[:100]]).eval()
+
+
+@pytest.fixture(params=["text", "questions"])
+def run(request, wire):
+    """``run(passages, taught)``: the parts of one step's loss on the first so many passages."""
+    shapes = CorpusConfig(longest=200, row=32, asked=72, stretch=2.0, threads=1)
+    prompts = {"qwen2": wire.get_receiver("qwen2").prompt}
+    texts = [WORDS[i : i + 90] for i in (0, 40, 90, 130)]
+    if request.param == "text":
+        store = text_store([(text, WORDS) for text in texts], wire.encoder, prompts, shapes)
+        kept = {"continuation": ContinuationConfig().build()}
+    else:
+        rows = [Example(str(i), text, "Who led it?", (text[5:14],)) for i, text in enumerate(texts)]
+        store = question_store(rows, wire.encoder, prompts, shapes)
+        kept = {"answer": AnswerConfig().build()}
+    batches = Batches(store, {"qwen2": 4}, 4, 1, torch.device("cpu"))
+
+    @torch.no_grad()
+    def step(passages: int, taught: float) -> dict[str, float]:
+        batch = batches.at(torch.arange(passages), torch.zeros(passages, 1))
+        made = Step(wire, {**kept, "kl": KLConfig(taught=taught).build()}, 32, 50, ["qwen2"])
+        _, parts = made(batch, request.param, 4, 0.0, torch.Generator().manual_seed(0))
+        name = next(iter(kept))
+        return {"own": float(parts[f"qwen2/{name}"]), "kl": float(parts[f"qwen2/{name}/kl"])}
+
+    return step
+
+
+def test_a_teacher_of_a_share_of_the_passages_judges_these_alone(run):
+    half, whole, first = run(4, 0.5), run(4, 1.0), run(2, 1.0)
+    assert half["own"] == pytest.approx(whole["own"], abs=1e-5)
+    assert half["kl"] == pytest.approx(first["kl"], abs=1e-5)
+    assert half["kl"] != pytest.approx(whole["kl"], abs=1e-5)
+
+
+def test_divergence_from_the_teacher_is_never_negative(run):
+    assert run(4, 1.0)["kl"] > 0
