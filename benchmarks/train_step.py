@@ -21,7 +21,8 @@ from latentwire.data.rows import read_examples
 from latentwire.data.squad import shipped_valid
 from latentwire.training.config import TrainConfig
 from latentwire.training.corpus import Store
-from latentwire.training.run import Loop, check
+from latentwire.training.loop import Loop
+from latentwire.training.run import check
 from latentwire.training.setup import assemble, make_wire
 from latentwire.wire import Wire
 

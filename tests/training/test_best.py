@@ -44,3 +44,14 @@ def test_defect_16_the_best_is_chosen_by_a_smoothed_value_on_rows_kept_aside(tin
     better = [i for i in range(len(smoothed)) if smoothed[i] < min(smoothed[:i], default=9.0)]
     assert [number for name, number in kept if name == "best"] == better == [0, 1, 2, 3]
     assert all(torch.equal(ids, drawn[0]) for ids in drawn), "values of other rows cannot be compared"
+
+
+def test_the_finished_wire_answers_questions_kept_aside(tiny_config, tmp_path):
+    train(tiny_config, ["steps=2", "score=5"], out=tmp_path / "run")
+    results = json.loads((tmp_path / "run" / "dev" / "results.json").read_text())
+    assert {(row["receiver"], row["condition"], row["ratio"], row["n"]) for row in results["rows"]} == {
+        (name, *given, 5)
+        for name in ("llama", "gemma")
+        for given in (("text", None), ("none", None), ("latents", 4), ("latents", 8))
+    }
+    assert results["kinds"]

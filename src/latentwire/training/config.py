@@ -53,6 +53,7 @@ class TrainConfig:
     per step. asks: questions behind each passage. rate: peak learning rate of the links; the encoder's is
     ``encoder_rate``. optimizer: ``adamw``, or ``muon`` for the matrices of linear layers. best_over: half-life, in
     evaluations, of the smoothed metric that chooses the best checkpoint. cudnn: let attention use cuDNN's kernel.
+    score: questions of the slice kept aside that the finished wire answers, to ``dev/results.json`` of the run.
     """
 
     wire: WireConfig = field(default_factory=WireConfig)
@@ -78,6 +79,7 @@ class TrainConfig:
     eval_every: int = 500
     save_every: int = 1000
     best_over: float = 2.0
+    score: int = 0
     on_collapse: str = "warn"
     compile: str = "auto"
     cudnn: bool = False

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import logging
-import math
-import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from random import Random
 
 import torch
 from accelerate import Accelerator
@@ -16,17 +13,10 @@ from accelerate.utils import set_seed
 
 from latentwire.config import config_hash, encode, load, save
 from latentwire.errors import UserError
-from latentwire.training import checkpoint
-from latentwire.training.bar import training_bar
-from latentwire.training.batches import Batches
-from latentwire.training.checkpoint import Progress
-from latentwire.training.config import Stage, TrainConfig
-from latentwire.training.optim import OPTIMIZERS, MuonAdamW, matrices
+from latentwire.training.config import TrainConfig
+from latentwire.training.loop import Loop
+from latentwire.training.optim import OPTIMIZERS
 from latentwire.training.setup import Run, prepare
-from latentwire.training.throughput import peak_flops, step_flops
-from latentwire.training.watch import CollapseWatch
-
-log = logging.getLogger(__name__)
 
 
 def train(
@@ -58,7 +48,19 @@ def train(
     accelerator = Accelerator(mixed_precision="bf16" if on_gpu else "no", cpu=not on_gpu)
     run = prepare(config, data_dir, accelerator)
     Loop(config, run, accelerator, out).go(resume)
+    if config.score and run.aside:
+        score(run, config, out / "dev")
     return out / "wire"
+
+
+def score(run: Run, config: TrainConfig, out: Path) -> None:
+    """Answer questions of the slice kept aside with the finished wire: figures for choices, not for reports."""
+    from latentwire.evaluation.runner import evaluate
+    from latentwire.evaluation.table import print_table
+
+    chosen = Random(config.seed).sample(run.aside, min(config.score, len(run.aside)))
+    conditions = ("text", "none", "latents")
+    print_table(evaluate(run.wire, chosen, ratios=run.wire.ratios, conditions=conditions, receivers=run.names, out=out))
 
 
 def check(config: TrainConfig) -> None:
@@ -73,202 +75,3 @@ def check(config: TrainConfig) -> None:
         raise UserError("join needs start: the trained wire that the new link joins")
     if not config.stages or config.stages[-1].until < 1.0:
         raise UserError("the last stage must last until 1.0")
-
-
-class Loop:
-    """The loop itself: one optimiser step per call of ``advance``."""
-
-    def __init__(self, config: TrainConfig, run: Run, accelerator: Accelerator, out: Path) -> None:
-        self.config, self.run, self.accelerator, self.out = config, run, accelerator, out
-        wire = run.wire
-        links = [p for name in run.names for p in wire.links[name].parameters()]
-        encoder = [p for p in wire.encoder.parameters() if p.requires_grad]
-        self.parameters = links + encoder
-        flat = matrices(wire.modules()) if config.optimizer == "muon" else set()
-        torch.backends.cuda.enable_cudnn_sdp(config.cudnn)
-        groups = []
-        for parameters, rate in ((links, config.rate), (encoder, config.encoder_rate)):
-            for muon in (False, True):
-                chosen = [p for p in parameters if (id(p) in flat) == muon]
-                if chosen:
-                    groups.append({"params": chosen, "lr": rate, "peak": rate, "muon": muon})
-        optimizer = MuonAdamW(
-            groups, betas=config.betas, weight_decay=config.weight_decay, fused=accelerator.device.type == "cuda"
-        )
-        self.step, self.optimizer = accelerator.prepare(run.step, optimizer)
-        self.plain_optimizer = optimizer
-        self.progress = Progress(total=config.steps)
-        self.watch = CollapseWatch(config.on_collapse)
-        self.peak = peak_flops(accelerator.device)
-        self.began = time.monotonic()
-
-    # -- schedules --------------------------------------------------------------------------------------------------
-
-    def done(self) -> float:
-        """Share of training done, in [0, 1]."""
-        if not self.progress.total:
-            return 0.0
-        return min(self.progress.step / self.progress.total, 1.0)
-
-    def rate(self) -> float:
-        """Share of the peak rate: linear warm-up, then cosine to the floor."""
-        c, step = self.config, self.progress.step
-        if step < c.warmup:
-            return (step + 1) / c.warmup
-        return c.floor + (1 - c.floor) * 0.5 * (1 + math.cos(math.pi * self.done()))
-
-    def source(self) -> str:
-        """Whether this step is text or questions; drawn from (seed, step)."""
-        stage: Stage = next(s for s in self.config.stages if self.done() <= s.until)
-        if self.run.text is None:
-            return "questions"
-        if self.run.questions is None:
-            return "text"
-        luck = torch.rand(1, generator=torch.Generator().manual_seed(self.config.seed * 7919 + self.progress.step))
-        return "questions" if luck.item() < stage.questions else "text"
-
-    # -- one step ---------------------------------------------------------------------------------------------------
-
-    def advance(self) -> tuple[str, torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
-        """One optimiser step; metrics stay on the device (reading them would make the GPU wait)."""
-        config, progress = self.config, self.progress
-        source = self.source()
-        device = self.accelerator.device
-        generator = torch.Generator(device).manual_seed(config.seed * 1_000_003 + progress.step)
-        store: Batches | None = self.run.text if source == "text" else self.run.questions
-        assert store is not None
-        drawn = progress.text_steps if source == "text" else progress.question_steps
-        batch = store.draw(drawn, config.seed, generator)
-        ratios = self.run.wire.ratios
-        for group in self.plain_optimizer.param_groups:
-            group["lr"] = group["peak"] * self.rate()
-        with self.accelerator.autocast():
-            loss, metrics = self.step(batch, source, ratios[progress.step % len(ratios)], self.done(), generator)
-        self.accelerator.backward(loss)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.clip, error_if_nonfinite=False)
-        # a step that is not a number must not reach the weights; zeroed gradients only let the moments decay
-        good = torch.isfinite(norm)
-        for p in self.parameters:
-            if p.grad is not None:
-                p.grad = torch.where(good, p.grad, 0.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        progress.step += 1
-        if source == "text":
-            progress.text_steps += 1
-        else:
-            progress.question_steps += 1
-        return source, loss.detach(), metrics, norm
-
-    # -- the whole ----------------------------------------------------------------------------------------------------
-
-    def go(self, resume: bool) -> None:
-        """Train to the end; write the wire."""
-        config, run, progress = self.config, self.run, self.progress
-        folder = self.out / "checkpoints"
-        if resume and (found := checkpoint.load(folder, run.wire, self.plain_optimizer)):
-            progress = self.progress = found
-            log.info("resuming at step %d", progress.step)
-        log_file = (self.out / "metrics.jsonl").open("a")
-        run.compile()
-        marked, marked_step, before = time.monotonic(), progress.step, progress.seconds
-        with training_bar(config.steps or None) as bar:
-            while not self.finished(before):
-                source, loss, metrics, norm = self.advance()
-                now = time.monotonic()
-                progress.seconds = before + now - self.began
-                if progress.step % config.log_every == 0 or progress.step == progress.total:
-                    row = self.row(source, loss, metrics, norm, (now - marked) / (progress.step - marked_step))
-                    log_file.write(json.dumps(row) + "\n")
-                    log_file.flush()
-                    bar(progress.step, progress.total, row)
-                    self.look(row)
-                    marked, marked_step = time.monotonic(), progress.step
-                    self.plan(row["step_seconds"], before)
-                if config.eval_every and progress.step % config.eval_every == 0:
-                    self.evaluate(log_file)
-                    marked, marked_step = time.monotonic(), progress.step
-                if config.save_every and progress.step % config.save_every == 0:
-                    checkpoint.save(folder, run.wire, self.plain_optimizer, progress)
-                    marked, marked_step = time.monotonic(), progress.step
-        self.evaluate(log_file)
-        run.compile(False)
-        run.wire.eval()
-        run.wire.save_pretrained(self.out / "wire")
-        checkpoint.save(folder, run.wire, self.plain_optimizer, progress)
-        log_file.close()
-
-    def finished(self, before: float) -> bool:
-        """All steps done, or the minutes are over."""
-        if self.config.minutes:
-            return before + time.monotonic() - self.began >= 60 * self.config.minutes
-        return self.progress.step >= self.progress.total
-
-    def plan(self, step_seconds: float, before: float) -> None:
-        """With ``minutes``, how many steps that will be at the present speed (the schedules follow)."""
-        if self.config.minutes and self.progress.step >= 3 * self.config.log_every:
-            left = 60 * self.config.minutes - (before + time.monotonic() - self.began)
-            self.progress.total = self.progress.step + max(int(left / max(step_seconds, 1e-6)), 0)
-
-    def row(
-        self, source: str, loss: torch.Tensor, metrics: dict[str, torch.Tensor], norm: torch.Tensor, seconds: float
-    ) -> dict[str, Any]:
-        """One line of metrics.jsonl."""
-        if not torch.isfinite(norm):
-            self.progress.skipped += 1
-        rows = self.config.passages * self.run.rows[source]
-        behind = self.run.rows[source] * (self.config.corpus.row if source == "text" else self.config.corpus.asked)
-        tokens = self.config.passages * (self.run.source_tokens + behind)
-        row = {
-            "step": self.progress.step,
-            "source": source,
-            "loss": round(float(loss), 5),
-            "gradient": round(float(norm), 4),
-            "rate": round(self.rate() * self.config.rate, 8),
-            "step_seconds": round(seconds, 4),
-            "rows_per_second": round(rows / seconds, 1),
-            "tokens_per_second": round(tokens / seconds, 1),
-            "seconds": round(self.progress.seconds, 1),
-        }
-        if self.peak:
-            flops = step_flops(self.run.wire, self.config.passages, self.run.source_tokens, self.run.read_tokens,
-                               behind, self.run.step.slots, self.run.names)  # fmt: skip
-            row["utilisation"] = round(flops / seconds / self.peak, 4)
-        return row | {key: round(float(value), 5) for key, value in metrics.items()}
-
-    def look(self, row: dict[str, Any]) -> None:
-        """Give the collapse watch what it needs."""
-        for name in self.run.names:
-            if f"{name}/distinct" in row:
-                self.watch.look(row["step"], name, row[f"{name}/distinct"], row.get(f"{name}/answer", math.nan))
-        self.progress.events = self.watch.events
-
-    @torch.no_grad()
-    def evaluate(self, log_file: Any) -> None:
-        """Answer loss on the slice kept aside; the best checkpoint is chosen by its smoothed value."""
-        if self.run.dev is None:
-            return
-        self.run.compile(False)
-        self.run.wire.eval()
-        row: dict[str, Any] = {"step": self.progress.step, "source": "dev"}
-        losses = []
-        device = self.accelerator.device
-        for ratio in self.run.wire.ratios:
-            generator = torch.Generator(device).manual_seed(self.config.seed)
-            batch = self.run.dev.draw(0, 0, generator)
-            with self.accelerator.autocast():
-                _, metrics = self.step(batch, "questions", ratio, self.done(), generator)
-            row |= {f"{key}@{ratio}x": round(float(value), 5) for key, value in metrics.items()}
-            losses += [float(metrics[f"{name}/answer"]) for name in self.run.names if f"{name}/answer" in metrics]
-        self.run.wire.train()
-        self.run.compile()
-        if losses and math.isfinite(sum(losses)):
-            value, progress = sum(losses) / len(losses), self.progress
-            keep = 0.5 ** (1 / self.config.best_over)
-            progress.smoothed = value if progress.smoothed is None else keep * progress.smoothed + (1 - keep) * value
-            if progress.best is None or progress.smoothed < progress.best:
-                progress.best = progress.smoothed
-                self.run.wire.save_pretrained(self.out / "best")
-            row |= {"answer": round(value, 5), "smoothed": round(progress.smoothed, 5)}
-        log_file.write(json.dumps(row) + "\n")
-        log_file.flush()

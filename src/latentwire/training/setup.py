@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ CALIBRATION = 256  # passages from which links take their statistics
 
 @dataclass
 class Run:
-    """All that the loop works on. rows: rows per passage of each kind of step."""
+    """All that the loop works on. rows: rows per passage of each kind of step. aside: questions that choices are made
+    on."""
 
     wire: Wire
     step: Step
@@ -41,6 +42,7 @@ class Run:
     source_tokens: int
     read_tokens: int
     compiled: bool
+    aside: list[Example] = field(default_factory=list)
 
     def compile(self, on: bool = True) -> None:
         """Compiled layers and losses on or off (off for everything that is not of the steps' fixed shapes)."""
@@ -62,7 +64,9 @@ def prepare(config: TrainConfig, data: str | None, accelerator: Accelerator) -> 
     calibration = [passage for passage, _ in pairs[:CALIBRATION]] or [e.context for e in train[:CALIBRATION]]
     wire, names = make_wire(config, calibration, device)
     prompts = {name: wire.frozen[name].prompt for name in names}
-    return assemble(config, wire, names, tokenise(config, wire, prompts, pairs, train, dev), device)
+    run = assemble(config, wire, names, tokenise(config, wire, prompts, pairs, train, dev), device)
+    run.aside = dev
+    return run
 
 
 def assemble(
