@@ -9,7 +9,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from latentwire.data.squad import load_split
 from latentwire.errors import UserError
 from latentwire.prompt import Prompt, PromptConfig
 from latentwire.sandbox import packing, tokenizers
+from latentwire.sandbox.config import ReaderConfig
 from latentwire.types import Example
 
 PARTS = ("text", "asked", "made")
@@ -49,6 +51,29 @@ def text_files(data: Path) -> list[Path]:
     if not files:
         raise UserError(f"there is no text under {data / 'text'}; `latentwire data prepare` makes text/*.jsonl.*")
     return files
+
+
+def tokenizer(config: ReaderConfig, data: Path, path: Path) -> None:
+    """Put the reader's tokenizer at ``path``: the shipped one, or one fitted to a sample of the text."""
+    if path.exists():
+        return
+    try:
+        if config.shipped_tokenizer:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(tokenizers.shipped(config.name), path)
+            return
+    except UserError:
+        pass  # a reader of one's own: fitted below
+
+    def sample() -> Iterator[str]:
+        for file in text_files(data):
+            for line, row in read_jsonl(file):
+                if config.limit is not None and line > config.limit:
+                    break
+                if line % config.tokenizer_sample == 0:
+                    yield f"{row['title']}\n{row['text']}"
+
+    tokenizers.save(tokenizers.train(config.tokenizer, config.shape.vocabulary, sample()), path)
 
 
 def jobs(

@@ -12,12 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -26,44 +24,14 @@ from torch import Tensor
 
 from latentwire import config as configs
 from latentwire import weights
-from latentwire.data.files import read_jsonl
 from latentwire.data.rows import data_dir
 from latentwire.errors import UserError
-from latentwire.sandbox import checkpoint, corpus, packing, tokenizers
+from latentwire.sandbox import checkpoint, corpus, packing
+from latentwire.sandbox.config import ReaderConfig
 from latentwire.sandbox.feed import Batch, Feed, dummy
 from latentwire.sandbox.optim import Optimiser
-from latentwire.sandbox.schedule import Clock, Phase
-from latentwire.sandbox.trunk import Shape, Trunk, init
-
-
-@dataclass(frozen=True)
-class ReaderConfig:
-    """How one reader is made. Times are minutes of training without compilation; ``limit`` cuts the data for smokes."""
-
-    name: str = "llama"
-    seed: int = 1
-    shape: Shape = field(default_factory=Shape)
-    tokenizer: str = "bpe"
-    tokenizer_sample: int = 8  # every n-th article
-    shipped_tokenizer: bool = True  # take the package's own where there is one of that name
-    row: int = 512
-    batch: int = 64
-    rate: float = 3.5e-3
-    language: Phase = field(default_factory=lambda: Phase(minutes=6.0, warmup=200, flat=0.55, start=1.0, end=0.4))
-    questions: Phase = field(default_factory=lambda: Phase(minutes=3.5, start=0.4, end=0.0))
-    made_from: float = 0.35  # point of the language phase from which made questions are mixed in
-    made_share: float = 0.25  # and their share of the steps
-    made_every: int = 1  # questions are made of every n-th article
-    epochs: float = 5.0  # of real questions; more would make the reader know train answers by heart
-    rest: float = 0.2  # weight of the loss on words that are not the answer
-    compiled: bool = True
-    device: str = "auto"
-    workers: int = 0  # processes that tokenise; 0: one a core
-    limit: int | None = None
-    log_every: int = 25
-    save_minutes: float = 3.0
-    out: str = "runs/readers"
-    start: str | None = None  # folder of a checkpoint to go on from instead of fresh weights
+from latentwire.sandbox.schedule import Clock
+from latentwire.sandbox.trunk import Trunk, init
 
 
 class Run:
@@ -93,7 +61,7 @@ class Run:
     def prepare(self) -> Feed:
         """Tokenizer and shards, made where they are missing, and the text on the device; compiles meanwhile."""
         config, path = self.config, self.folder / "tokenizer.json"
-        tokenizer(config, self.data, path)
+        corpus.tokenizer(config, self.data, path)
         folder, workers = self.folder / "corpus", config.workers or os.cpu_count() or 1
         todo = corpus.jobs(self.data, folder, path, config.row, config.seed, config.limit, config.made_every)
 
@@ -252,29 +220,6 @@ class Run:
                     yield facts | {"total": clock.total}
                 else:
                     clock.advance()
-
-
-def tokenizer(config: ReaderConfig, data: Path, path: Path) -> None:
-    """Put the reader's tokenizer at ``path``: the shipped one, or one fitted to a sample of the text."""
-    if path.exists():
-        return
-    try:
-        if config.shipped_tokenizer:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(tokenizers.shipped(config.name), path)
-            return
-    except UserError:
-        pass  # a reader of one's own: fitted below
-
-    def sample() -> Iterator[str]:
-        for file in corpus.text_files(data):
-            for line, row in read_jsonl(file):
-                if config.limit is not None and line > config.limit:
-                    break
-                if line % config.tokenizer_sample == 0:
-                    yield f"{row['title']}\n{row['text']}"
-
-    tokenizers.save(tokenizers.train(config.tokenizer, config.shape.vocabulary, sample()), path)
 
 
 def main(arguments: list[str] | None = None) -> None:
