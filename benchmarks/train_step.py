@@ -20,10 +20,10 @@ from latentwire.config import load
 from latentwire.data.rows import read_examples
 from latentwire.data.squad import shipped_valid
 from latentwire.training.config import TrainConfig
-from latentwire.training.corpus import Store
 from latentwire.training.loop import Loop
 from latentwire.training.run import check
 from latentwire.training.setup import assemble, make_wire
+from latentwire.training.store import Store
 from latentwire.wire import Wire
 
 

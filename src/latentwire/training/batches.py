@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from latentwire.objectives import Passages
-from latentwire.training.corpus import Store
+from latentwire.training.store import Store
 
 
 @dataclass(frozen=True)

@@ -6,16 +6,12 @@ characters whatever their tokens. Question passages keep all their questions beh
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import multiprocessing
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -27,26 +23,11 @@ from latentwire.encoders.base import fill
 from latentwire.errors import UserError
 from latentwire.prompt import Prompt
 from latentwire.training.config import CorpusConfig
+from latentwire.training.store import Store
 from latentwire.types import Example
 
 log = logging.getLogger(__name__)
 CHARS_PER_TOKEN = 4.3  # a first guess for cutting; what turns out too long is left out
-
-
-@dataclass(frozen=True)
-class Store:
-    """Passages with what stands behind them. ``source``: the encoder's arrays. ``read``: per receiver its arrays
-    (``ids``, ``count``, and ``next``/``next_count`` for text or ``questions``/``asks``/``length`` for questions).
-    ``first``, ``many``: for questions, where a passage's questions begin in the question arrays, and how many."""
-
-    source: dict[str, np.ndarray]
-    read: dict[str, dict[str, np.ndarray]]
-    first: np.ndarray | None = None
-    many: np.ndarray | None = None
-
-    @property
-    def size(self) -> int:
-        return len(self.source["count"])
 
 
 def cut_windows(articles: Iterable[str], config: CorpusConfig, seed: int) -> list[tuple[str, str]]:
@@ -219,35 +200,3 @@ def _spread(work: Callable[[Any], Any], jobs: list[Any], threads: int) -> list[A
             return list(pool.map(_run_inherited, jobs, chunksize=1))
     finally:
         _WORK.pop()
-
-
-def cached(store_name: str, key: dict, directory: str, make: Callable[[], Store]) -> Store:
-    """A store kept as one uncompressed file in ``directory``, named by what it was made from."""
-    if not directory:
-        return make()
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:12]
-    path = Path(directory) / f"{store_name}-{digest}.npz"
-    if path.is_file():
-        with np.load(path, allow_pickle=False) as flat:
-            return _unflatten(dict(flat))
-    store = make()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    flat = {f"source/{k}": v for k, v in store.source.items()}
-    flat |= {f"read/{name}/{k}": v for name, arrays in store.read.items() for k, v in arrays.items()}
-    flat |= {k: v for k, v in (("first", store.first), ("many", store.many)) if v is not None}
-    part = path.with_suffix(f".{os.getpid()}.npz")
-    np.savez(part, **flat)  # ty: ignore[invalid-argument-type]
-    os.replace(part, path)
-    return store
-
-
-def _unflatten(flat: dict[str, np.ndarray]) -> Store:
-    source, read = {}, defaultdict(dict)
-    for key, value in flat.items():
-        room, _, rest = key.partition("/")
-        if room == "source":
-            source[rest] = value
-        elif room == "read":
-            name, _, leaf = rest.partition("/")
-            read[name][leaf] = value
-    return Store(source, dict(read), flat.get("first"), flat.get("many"))

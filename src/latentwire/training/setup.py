@@ -18,8 +18,9 @@ from latentwire.errors import UserError
 from latentwire.prompt import Prompt
 from latentwire.training.batches import Batches
 from latentwire.training.config import TrainConfig
-from latentwire.training.corpus import Store, cached, cut_windows, made_questions, question_store, text_store
+from latentwire.training.corpus import cut_windows, made_questions, question_store, text_store
 from latentwire.training.step import Step, token_losses
+from latentwire.training.store import Store, cached
 from latentwire.types import Example
 from latentwire.wire import Wire
 
