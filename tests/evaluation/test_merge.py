@@ -12,7 +12,7 @@ from latentwire.evaluation.merge import merge
 from latentwire.evaluation.runner import PREDICTIONS, RESULTS
 
 
-def part(folder: Path, receiver: str, ratio: int, encoder: str = "ab", seed: int = 0) -> Path:
+def part(folder: Path, receiver: str, ratio: int, encoder: str = "ab", seed: int = 0, device: str = "cpu") -> Path:
     folder.mkdir()
     rows = [
         {"receiver": receiver, "condition": "text", "ratio": None, "bits": None, "f1": 0.5},
@@ -20,6 +20,7 @@ def part(folder: Path, receiver: str, ratio: int, encoder: str = "ab", seed: int
     ]
     wire = {"encoder": encoder, "receivers": {receiver: "00"}, "config": {}}
     tree = {"wire": wire, "data": {"n": 2}, "mode": "context", "seed": seed, "rows": rows, "kinds": []}
+    tree |= {"device": device, "versions": {"torch": "2.0"}}
     (folder / RESULTS).write_text(json.dumps(tree))
     (folder / PREDICTIONS).write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
@@ -42,3 +43,12 @@ def test_what_does_not_belong_together_is_refused(tmp_path, other):
     parts = [part(tmp_path / "a", "llama", 4), part(tmp_path / "b", "qwen2", 4, **other)]
     with pytest.raises(UserError, match="cannot be joined"):
         merge(tmp_path / "whole", parts)
+
+
+def test_every_device_that_rows_were_measured_on_is_named(tmp_path):
+    parts = [
+        part(tmp_path / name, name, 4, device=device) for name, device in (("a", "GPU"), ("b", "cpu"), ("c", "GPU"))
+    ]
+    whole = merge(tmp_path / "whole", parts)
+    assert whole["device"] == "GPU, cpu"
+    assert whole["versions"] == {"torch": "2.0"}

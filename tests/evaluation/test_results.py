@@ -166,6 +166,14 @@ def test_results_of_something_else_are_set_aside(tiny_wire, tmp_path, measured, 
     assert len((tmp_path / "predictions-1.jsonl").read_text().splitlines()) == 3
 
 
+def test_rows_measured_elsewhere_keep_the_name_of_where(tiny_wire, tmp_path):
+    elsewhere = run(tiny_wire, tmp_path, conditions=("text",)) | {"device": "a GPU"}
+    (tmp_path / "results.json").write_text(json.dumps(elsewhere))
+    assert run(tiny_wire, tmp_path, conditions=("text",))["device"] == "a GPU"
+    assert run(tiny_wire, tmp_path, conditions=("text", "none"))["device"] == "a GPU, cpu"
+    assert run(tiny_wire, conditions=("none",))["device"] == "cpu"
+
+
 def test_results_are_replaced_whole(tiny_wire, tmp_path, monkeypatch):
     """A run that dies while it writes leaves the file of the row before."""
     from latentwire.evaluation import results as module

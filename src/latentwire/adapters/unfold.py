@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from latentwire.adapters.base import Adapter, AdapterConfig
-from latentwire.adapters.mlp import PLACES, SlotLayer, place_features
+from latentwire.adapters.mlp import MLPAdapterConfig
 from latentwire.errors import UserError
-from latentwire.types import MODES, Latents
+from latentwire.types import Latents
 
 
 @AdapterConfig.register_subclass("unfold")
@@ -41,14 +41,10 @@ class UnfoldAdapter(Adapter):
     def __init__(self, config: UnfoldAdapterConfig, d_z: int, width: int) -> None:
         super().__init__()
         self.config: UnfoldAdapterConfig = config
-        self.parts = config.parts
-        self.expand = nn.Linear(d_z, self.parts * width)
-        self.markers = nn.ParameterDict({mode: nn.Parameter(torch.zeros(width)) for mode in MODES})
-        self.place = nn.Linear(2 * PLACES, width, bias=False)
-        heads = max(1, width // config.head_dim)
-        while width % heads:
-            heads -= 1
-        self.layers = nn.ModuleList(SlotLayer(width, heads, config.multiple) for _ in range(config.layers))
+        unfold = MLPAdapterConfig(
+            slots=config.parts, layers=config.layers, multiple=config.multiple, head_dim=config.head_dim
+        )
+        self.unfold = unfold.build(d_z, width)
         each = config.parts // config.slots
         self.fold = nn.Linear(each * width, width)
         with torch.no_grad():
@@ -57,13 +53,6 @@ class UnfoldAdapter(Adapter):
             self.fold.bias.zero_()
 
     def forward(self, latents: Latents, mode: str) -> Tensor:
-        B, M, _ = latents.z_BMD.shape
-        parts, slots = self.parts, self.config.slots
-        x_BPE = self.expand(latents.z_BMD).reshape(B, M * parts, -1)
-        x_BPE = x_BPE + self.markers[mode] + self.place(place_features(latents, parts))
-        # padded parts are hidden from the others; a text without latents still needs something to attend to
-        mask_BP = latents.mask_BM.repeat_interleave(parts, 1)
-        see_B1PP = mask_BP[:, None, None, :] | torch.eye(M * parts, dtype=torch.bool, device=x_BPE.device)
-        for layer in self.layers:
-            x_BPE = layer(x_BPE, see_B1PP)
-        return self.fold(x_BPE.reshape(B, M * slots, -1))
+        parts_BPE = self.unfold(latents, mode)
+        B, M = latents.mask_BM.shape
+        return self.fold(parts_BPE.reshape(B, M * self.config.slots, -1))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from latentwire.errors import UserError
+from latentwire.evaluation.results import MEASURED_ON, both
 from latentwire.evaluation.runner import PREDICTIONS, RESULTS
 
 
@@ -31,9 +32,8 @@ def merge(out: Path, directories: list[Path]) -> dict[str, Any]:
         whole["wire"]["receivers"] |= part["wire"]["receivers"]
         whole["wire"].setdefault("links", {}).update(part["wire"].get("links", {}))
         whole["wire"]["config"] = part["wire"]["config"]
-        if part.get("device") != whole.get("device"):
-            # seconds of the rows are then not comparable; each device is named
-            whole["device"] = ", ".join(dict.fromkeys(f"{whole.get('device')}, {part.get('device')}".split(", ")))
+        for key in MEASURED_ON:
+            whole[key] = both(whole[key], part[key])
         for key in ("rows", "kinds"):
             whole[key] = whole.get(key, []) + part.get(key, [])
     for key in ("rows", "kinds"):

@@ -58,6 +58,17 @@ def head(wire: Wire, examples: Sequence[Example], mode: str, seed: int) -> dict[
     }
 
 
+MEASURED_ON = ("versions", "device")
+"""What says where rows were measured; no reason to set rows aside, and never to be lost."""
+
+
+def both(one: Any, other: Any) -> Any:
+    """Where two sets of rows were measured: the same fact once, different ones with a comma between."""
+    if isinstance(one, dict):
+        return {key: both(value, other.get(key, value)) for key, value in one.items()}
+    return ", ".join(dict.fromkeys([*str(one).split(", "), *str(other).split(", ")]))
+
+
 def _digest(module: torch.nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
@@ -133,6 +144,7 @@ class Kept:
 
     def __init__(self, out: Path | None, results: dict[str, Any]) -> None:
         self.out, self.results = out, results
+        self.here = {key: results[key] for key in MEASURED_ON}
         self.rows: dict[Key, Row] = {}
         self.said: dict[Key, list[dict[str, Any]]] = {}
         if out is not None and (out / RESULTS).is_file():
@@ -153,12 +165,15 @@ class Kept:
         n = self.results["data"]["n"]
         self.rows = {key: row for key, row in rows.items() if row["na"] or len(self.said.get(key, [])) == n}
         self.said = {key: lines for key, lines in self.said.items() if key in self.rows}
+        if self.rows:
+            self.results |= {key: old[key] for key in MEASURED_ON if key in old}
         # answers of a row that was being written when the run was stopped
         _replace(out / PREDICTIONS, [line for lines in self.said.values() for line in lines])
 
     def add(self, row: Row, got: Measured | None, items: Items, order: list[Key]) -> None:
         """Keep a finished row and its answers. ``order``: of the rows in the file."""
         key = key_of(row)
+        self.results |= {name: both(self.results[name], here) for name, here in self.here.items()}
         self.rows[key] = row
         if got is not None:
             named = {name: row[name] for name in ("receiver", "condition", "ratio", "bits")}

@@ -18,7 +18,7 @@ from latentwire.objectives.base import Objective, ObjectiveConfig
 class KLConfig(ObjectiveConfig):
     """KL(teacher || student) in nats; the teacher is the receiver with the text in place of the latents.
 
-    taught: share of a step's passages that the teacher reads as well (its reading is a third of a step's work).
+    taught: share of a step's passages that the teacher reads as well (its reading is about a quarter of a step).
     """
 
     taught: float = 1.0

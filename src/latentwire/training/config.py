@@ -52,7 +52,7 @@ class TrainConfig:
     steps, or minutes (the number of steps is then fixed from the speed measured at the beginning). passages: passages
     per step. asks: questions behind each passage. rate: peak learning rate of the links; the encoder's is
     ``encoder_rate``. optimizer: ``adamw``, or ``muon`` for the matrices of linear layers. best_over: half-life, in
-    evaluations, of the smoothed metric that chooses the best checkpoint. cudnn: let attention use cuDNN's kernel.
+    evaluations, of the smoothed metric that chooses the best checkpoint.
     score: questions of the slice kept aside that the finished wire answers, to ``dev/results.json`` of the run.
     """
 
@@ -82,5 +82,4 @@ class TrainConfig:
     score: int = 0
     on_collapse: str = "warn"
     compile: str = "auto"
-    cudnn: bool = False
     device: str = "auto"

@@ -35,7 +35,6 @@ class Loop:
         encoder = [p for p in wire.encoder.parameters() if p.requires_grad]
         self.parameters = links + encoder
         flat = matrices(wire.modules()) if config.optimizer == "muon" else set()
-        torch.backends.cuda.enable_cudnn_sdp(config.cudnn)
         groups = []
         for parameters, rate in ((links, config.rate), (encoder, config.encoder_rate)):
             for muon in (False, True):
