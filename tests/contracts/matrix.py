@@ -25,10 +25,19 @@ NEEDS: dict[str, dict[str, Any]] = {
 }
 """What a method must be told, or is told to be small; all others get their defaults."""
 
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "lm, few layers": ("lm", {"layers": 1}),
+    "lm with a lexicon": ("lm", {"lexicons": ["gemma"], "word": 8}),
+    "lm with a lexicon that reads": ("lm", {"lexicons": ["qwen2"], "word": 8, "lexicon_layers": 1}),
+    "answer with its question": ("answer", {"question": 0.2}),
+}
+"""Settings that change what a method is made of: each passes the same tests as a method of its own."""
+
 
 def names(family: type) -> list[str]:
-    """Registered methods of a family, in order."""
-    return sorted(family.known())  # ty: ignore[missing-attribute]
+    """Registered methods of a family with their variants, in order."""
+    known = family.known()  # ty: ignore[missing-attribute]
+    return [*sorted(known), *(name for name, (method, _) in VARIANTS.items() if method in known)]
 
 
 ENCODERS, ADAPTERS = names(EncoderConfig), names(AdapterConfig)
@@ -36,10 +45,13 @@ INJECTIONS, OBJECTIVES = names(InjectionConfig), names(ObjectiveConfig)
 
 
 def config(family: type, name: str, readers: dict[str, Path], **more: Any) -> Any:
-    """The config of one method; names of readers stand for their directories."""
-    tree = {"type": name, **NEEDS.get(name, {}), **more}
+    """The config of one method or variant; names of readers stand for their directories."""
+    name, changes = VARIANTS.get(name, (name, {}))
+    tree: dict[str, Any] = {"type": name, **NEEDS.get(name, {}), **changes, **more}
     if tree.get("init") in readers:
         tree["init"] = str(readers[tree["init"]])
+    if "lexicons" in tree:
+        tree["lexicons"] = [str(readers[reader]) for reader in tree["lexicons"]]
     if family is EncoderConfig:
         tree["d_z"] = D_Z
     return decode(family, tree)

@@ -33,7 +33,7 @@ def test_defect_16_the_best_is_chosen_by_a_smoothed_value_on_rows_kept_aside(tin
 
     monkeypatch.setattr(Step, "forward", forward)
     monkeypatch.setattr(Wire, "save_pretrained", save)
-    train(tiny_config, ["eval_every=1", "save_every=0", "steps=5", "best_over=2"], out=tmp_path / "run")
+    train(tiny_config, ["eval_every=1", "save_every=0", "steps=6", "best_over=2"], out=tmp_path / "run")
 
     share, smoothed = 0.5**0.5, [MEASURED[0]]
     for value in MEASURED[1:]:

@@ -7,6 +7,7 @@ import torch
 
 from latentwire.encoders.lm import LMEncoderConfig
 from latentwire.link import LinkConfig
+from latentwire.objectives import Objective
 from latentwire.objectives.answer import AnswerConfig
 from latentwire.objectives.continuation import ContinuationConfig
 from latentwire.objectives.kl import KLConfig
@@ -39,7 +40,7 @@ def run(request, wire):
     texts = [WORDS[i : i + 90] for i in (0, 40, 90, 130)]
     if request.param == "text":
         store = text_store([(text, WORDS) for text in texts], wire.encoder, prompts, shapes)
-        kept = {"continuation": ContinuationConfig().build()}
+        kept: dict[str, Objective] = {"continuation": ContinuationConfig().build()}
     else:
         rows = [Example(str(i), text, "Who led it?", (text[5:14],)) for i, text in enumerate(texts)]
         store = question_store(rows, wire.encoder, prompts, shapes)
@@ -47,12 +48,14 @@ def run(request, wire):
     batches = Batches(store, {"qwen2": 4}, 4, 1, torch.device("cpu"))
 
     @torch.no_grad()
-    def step(passages: int, taught: float) -> dict[str, float]:
+    def step(passages: int, taught: float, question: float = 0.0) -> dict[str, float]:
+        if question:
+            kept["answer"] = AnswerConfig(question=question).build()
         batch = batches.at(torch.arange(passages), torch.zeros(passages, 1))
         made = Step(wire, {**kept, "kl": KLConfig(taught=taught).build()}, 32, 50, ["qwen2"])
-        _, parts = made(batch, request.param, 4, 0.0, torch.Generator().manual_seed(0))
+        loss, parts = made(batch, request.param, 4, 0.0, torch.Generator().manual_seed(0))
         name = next(iter(kept))
-        return {"own": float(parts[f"qwen2/{name}"]), "kl": float(parts[f"qwen2/{name}/kl"])}
+        return {"loss": float(loss), "own": float(parts[f"qwen2/{name}"]), "kl": float(parts[f"qwen2/{name}/kl"])}
 
     return step
 
@@ -66,3 +69,14 @@ def test_a_teacher_of_a_share_of_the_passages_judges_these_alone(run):
 
 def test_divergence_from_the_teacher_is_never_negative(run):
     assert run(4, 1.0)["kl"] > 0
+
+
+def test_a_question_is_learnt_from_beside_its_answer_and_the_figure_stays_that_of_the_answer(run, request):
+    if request.node.callspec.params["run"] != "questions":
+        pytest.skip("questions stand in steps of questions alone")
+    alone, beside, more = run(4, 1.0), run(4, 1.0, question=0.2), run(4, 1.0, question=0.4)
+    assert beside["own"] == pytest.approx(alone["own"], rel=1e-5)
+    assert beside["kl"] == pytest.approx(alone["kl"], rel=1e-5)
+    # the question's share of the loss grows with its weight
+    assert more["loss"] - alone["loss"] == pytest.approx(2 * (beside["loss"] - alone["loss"]), rel=1e-3)
+    assert beside["loss"] > alone["loss"]

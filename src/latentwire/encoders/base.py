@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from latentwire.config import Choice
+from latentwire.config import Choice, encode
 from latentwire.errors import UserError
+from latentwire.receivers.attention import Layers
 from latentwire.types import Latents
 
 
@@ -44,6 +47,8 @@ class Encoder(nn.Module):
     """Base of all encoders. ``z`` has zero mean and unit variance over D (a LayerNorm without parameters)."""
 
     config: EncoderConfig
+    stacks: Sequence[Layers] = ()
+    """Layers that training may compile."""
 
     def prepare(self, texts: list[str], width: int | None = None) -> Source:
         """Tokenise texts and cut what is longer than the window into equal pieces. CPU only.
@@ -51,6 +56,10 @@ class Encoder(nn.Module):
         width: pad every piece to this many tokens (training keeps one shape), by default to the longest.
         """
         raise NotImplementedError
+
+    def reads(self) -> dict[str, Any]:
+        """What :meth:`prepare` depends on: encoders that read alike share tokenised text."""
+        return encode(self.config)
 
     def forward(self, batch: dict[str, Tensor], ratio: int) -> Latents:
         """Latents of prepared pieces; ``batch`` holds the arrays of :class:`Source` as tensors."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,10 +34,17 @@ class Passages:
 @dataclass(frozen=True)
 class Rows:
     """Token rows read on top of a passage's prefix. target_BRT: bool, True where the token itself must be predicted
-    (from the token before it, so a row's first token never is)."""
+    (from the token before it, so a row's first token never is). weight_BRT: float, of each target, 0 elsewhere (None: 1
+    each); those below 1 are learnt from but are not part of the objective's figure."""
 
     ids_BRT: Tensor
     target_BRT: Tensor
+    weight_BRT: Tensor | None = None
+
+    @property
+    def weights_BRT(self) -> Tensor:
+        """Float weight of every token."""
+        return self.target_BRT.float() if self.weight_BRT is None else self.weight_BRT
 
 
 @dataclass
@@ -59,7 +67,7 @@ class Objective:
     source: str | None = None
     taught = 0.0
 
-    def __init__(self, config: ObjectiveConfig) -> None:
+    def __init__(self, config: Any) -> None:
         self.config = config
 
     def cut(self, passages: Passages, width: int, generator: torch.Generator) -> Rows | None:

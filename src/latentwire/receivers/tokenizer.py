@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -21,3 +22,9 @@ def load_tokenizer(where: str | Path) -> Any:
     found = cached_file(str(where), "tokenizer.json", _raise_exceptions_for_missing_entries=False)
     kind = AutoTokenizer if found is None else PreTrainedTokenizerFast
     return kind.from_pretrained(where)
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """Twelve hex digits that name a tokenizer: its vocabulary, its rules and the token it begins with."""
+    text = f"{tokenizer.backend_tokenizer.to_str()}{tokenizer.bos_token_id}"
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -88,7 +88,7 @@ class Loop:
         assert store is not None
         drawn = progress.text_steps if source == "text" else progress.question_steps
         batch = store.draw(drawn, config.seed, generator)
-        ratios = self.run.wire.ratios
+        ratios = self.config.cycle or self.run.wire.ratios
         for group in self.plain_optimizer.param_groups:
             group["lr"] = group["peak"] * self.rate()
         with self.accelerator.autocast():
@@ -140,7 +140,8 @@ class Loop:
                 if config.save_every and progress.step % config.save_every == 0:
                     checkpoint.save(folder, run.wire, self.plain_optimizer, progress)
                     marked, marked_step = time.monotonic(), progress.step
-        self.evaluate(log_file)
+        if not config.eval_every or progress.step % config.eval_every:
+            self.evaluate(log_file)
         run.compile(False)
         run.wire.eval()
         run.wire.save_pretrained(self.out / "wire")

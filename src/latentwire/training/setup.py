@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from latentwire.data.squad import kept_aside, load_split
 from latentwire.data.text import iter_articles
 from latentwire.errors import UserError
 from latentwire.prompt import Prompt
+from latentwire.receivers.tokenizer import tokenizer_hash
 from latentwire.training.batches import Batches
 from latentwire.training.config import TrainConfig
 from latentwire.training.corpus import cut_windows, made_questions, question_store, text_store
@@ -51,8 +51,8 @@ class Run:
             return
         for name in self.names:
             self.wire.frozen[name].layers.compile(on)
-        if hasattr(self.wire.encoder, "layers"):
-            self.wire.encoder.layers.compile(on)
+        for stack in self.wire.encoder.stacks:
+            stack.compile(on)
         self.step.fast_losses = torch.compile(token_losses, dynamic=False) if on else token_losses
 
 
@@ -144,12 +144,6 @@ def read_questions(config: TrainConfig, data: str | None) -> tuple[list[Example]
     )
 
 
-def tokenizer_hash(prompt: Prompt) -> str:
-    """Names a layout with its tokenizer: vocabulary, rules and the words around context and question."""
-    text = prompt.tokenizer.backend_tokenizer.to_str() + repr(prompt.config)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
 def tokenise(
     config: TrainConfig,
     wire: Wire,
@@ -164,9 +158,9 @@ def tokenise(
         raise UserError(f"corpus.longest ({corpus.longest}) must be at least the encoder's window "
                         f"({encoder.config.window}); give the same number to both")  # fmt: skip
     key: dict[str, Any] = {
-        "encoder": config.wire.encoder if not config.start else wire.settings.encoder,
+        "encoder": encoder.reads(),
         # what is stored depends on tokenizers, not on weights
-        "tokenizers": {name: tokenizer_hash(prompt) for name, prompt in prompts.items()},
+        "layouts": {name: (tokenizer_hash(prompt.tokenizer), repr(prompt.config)) for name, prompt in prompts.items()},
         "corpus": replace(corpus, cache="", threads=0, dev=0),
         "seed": config.seed,
     }

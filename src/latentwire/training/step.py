@@ -61,6 +61,7 @@ class Step(nn.Module):
                     pieces.append((key, objective, rows))
         ids_BRT = torch.cat([rows.ids_BRT for _, _, rows in pieces], 1)
         target_BRT = torch.cat([rows.target_BRT for _, _, rows in pieces], 1)
+        weight_BRT = torch.cat([rows.weights_BRT for _, _, rows in pieces], 1)
         # the passages of a batch stand in random order: the first ones are as good a part as any
         taught = max([judge.taught for _, judge, weight in judges if weight], default=0.0)
         few = math.ceil(taught * len(ids_BRT))
@@ -76,7 +77,7 @@ class Step(nn.Module):
         if source == "text":
             flat = (student_h[:, :, :-1].flatten(0, 2), labels.flatten(), _flat(teacher_h))
             ce, kl, right = self.fast_losses(receiver, *flat)
-            weight = picked.flatten().float()
+            weight = weight_BRT[..., 1:].flatten()
         else:
             chosen = (
                 student_h[:, :, :-1][picked],
@@ -84,7 +85,7 @@ class Step(nn.Module):
                 None if teacher_h is None else teacher_h[:, :, :-1][picked[:few]],
             )
             ce, kl, right = token_losses(receiver, *chosen)
-            weight = torch.ones_like(ce)
+            weight = weight_BRT[..., 1:][picked]
         which = torch.cat(
             [torch.full(r.ids_BRT.shape[:2], i, device=ce.device) for i, (_, _, r) in enumerate(pieces)], 1
         )
@@ -94,20 +95,22 @@ class Step(nn.Module):
         parts: dict[str, Tensor] = {}
         for i, (key, objective, _) in enumerate(pieces):
             share = weight * (which_N == i)
-            count = share.sum().clamp_min(1)
+            # the figure is of targets with full weight, so that it means the same whatever else is learnt from
+            whole = (share >= 1).float()
+            count = whole.sum().clamp_min(1)
             per = objective.config.weight.at(progress)
-            mean = (objective.loss(ce, kl) * share).sum() / count
-            loss = loss + per * mean
-            parts[key] = mean.detach()
-            parts[f"{key}/right"] = ((right * share).sum() / count).detach()
+            each = objective.loss(ce, kl)
+            loss = loss + per * (each * share).sum() / count
+            parts[key] = ((each * whole).sum() / count).detach()
+            parts[f"{key}/right"] = ((right * whole).sum() / count).detach()
             for label, judge, judged in judges:
                 if judged:
                     seen = slice(len(ce) if kl is None else len(kl))
-                    extra = (judge.loss(ce[seen], kl) * share[seen]).sum() / share[seen].sum().clamp_min(1)
-                    loss = loss + per * judged * extra
-                    parts[f"{key}/{label}"] = extra.detach()
+                    extra, some = judge.loss(ce[seen], kl), whole[seen].sum().clamp_min(1)
+                    loss = loss + per * judged * (extra * share[seen]).sum() / some
+                    parts[f"{key}/{label}"] = ((extra * whole[seen]).sum() / some).detach()
         if source == "questions":
-            parts["distinct"] = first_tokens(receiver, student_h, target_BRT)
+            parts["distinct"] = first_tokens(receiver, student_h, weight_BRT >= 1)
         return loss, parts
 
     @torch.no_grad()
