@@ -1,0 +1,101 @@
+"""Carry a link over to a newer encoder: ``python -m latentwire.sandbox.carry OLD NEW NAME OUT --data-dir DIR``.
+
+Two encoders that were trained for the same receivers say much the same in other coordinates. Where a linear map takes
+the new latents to the old ones, a link of the old wire reads the new ones through it: no training, minutes on a CPU.
+How much of the old latents the map explains (R²) is printed, and is all that such a link can hope for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from latentwire.data.rows import data_dir
+from latentwire.data.squad import load_split
+from latentwire.errors import UserError
+from latentwire.wire import Wire
+
+RIDGE = 10.0
+
+
+def carry(old: Wire, new: Wire, name: str, texts: list[str], batch: int = 50) -> float:
+    """Give ``new`` the link ``name`` of ``old``; returns R² of the map on a tenth of ``texts``, kept out of the fit.
+
+    Ratios that both encoders know are used alike. UserError: no common ratio, other tokens per latent, or an adapter
+    whose first step is no linear map.
+    """
+    ratios = [ratio for ratio in old.ratios if ratio in new.ratios]
+    if not ratios:
+        raise UserError("the two wires have no ratio in common; a link cannot be carried over")
+    link = copy.deepcopy(old.links[name])
+    first = getattr(link.adapter, "expand", None)
+    if not isinstance(first, nn.Linear):
+        raise UserError(f"the adapter of {name!r} does not begin with a linear map; train its link anew")
+    kept = max(1, len(texts) // 10)
+    x_ND, y_ND = latents_of(old, new, texts[kept:], ratios, batch)
+    map_DD = fit(x_ND, y_ND)
+    x_ND, y_ND = latents_of(old, new, texts[:kept], ratios, batch)
+    missed = (y_ND - with_one(x_ND) @ map_DD).square().sum() / (y_ND - y_ND.mean(0)).square().sum()
+    with torch.no_grad():
+        weight_ED = first.weight.clone()
+        through = nn.Linear(x_ND.shape[1], len(weight_ED)).to(weight_ED.device)
+        through.weight.copy_(weight_ED @ map_DD[:-1].T)
+        through.bias.copy_(weight_ED @ map_DD[-1] + first.bias)
+        link.adapter.expand = through
+    new.join(name, old.settings.links[name], texts[:kept])
+    new.links[name] = link
+    return 1 - float(missed)
+
+
+@torch.no_grad()
+def latents_of(old: Wire, new: Wire, texts: list[str], ratios: list[int], batch: int) -> tuple[Tensor, Tensor]:
+    """The latents of both encoders side by side: of the new one [N, D], of the old one [N, D']."""
+    x, y = [], []
+    for start in range(0, len(texts), batch):
+        for ratio in ratios:
+            a = new.encode_latents(texts[start : start + batch], ratio)
+            b = old.encode_latents(texts[start : start + batch], ratio)
+            if not torch.equal(a.mask_BM, b.mask_BM):
+                raise UserError("the two encoders cut texts differently; a link cannot be carried over")
+            x.append(a.z_BMD[a.mask_BM])
+            y.append(b.z_BMD[b.mask_BM])
+    return torch.cat(x), torch.cat(y)
+
+
+def with_one(x_ND: Tensor) -> Tensor:
+    """A column of ones behind the others."""
+    return torch.cat([x_ND, torch.ones_like(x_ND[:, :1])], 1)
+
+
+def fit(x_ND: Tensor, y_ND: Tensor) -> Tensor:
+    """Ridge regression with a constant: [D + 1, D']."""
+    x = with_one(x_ND).double()
+    gram = x.T @ x + RIDGE * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+    return torch.linalg.solve(gram, x.T @ y_ND.double()).float()
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("old")
+    parser.add_argument("new")
+    parser.add_argument("name")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--data-dir")
+    parser.add_argument("--texts", type=int, default=1400, help="contexts of squad/train to fit on")
+    given = parser.parse_args()
+    contexts = sorted({example.context for example in load_split(data_dir(given.data_dir), "train")})
+    order = torch.randperm(len(contexts), generator=torch.Generator().manual_seed(0)).tolist()
+    texts = [contexts[i] for i in order[: given.texts]]
+    old = Wire.from_pretrained(given.old, receivers=[given.name])
+    new = Wire.from_pretrained(given.new, without=[given.name])
+    print(f"R² {carry(old, new, given.name, texts):.3f}")
+    new.save_pretrained(given.out)
+
+
+if __name__ == "__main__":
+    main()
