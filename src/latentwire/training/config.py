@@ -54,6 +54,7 @@ class TrainConfig:
     ``encoder_rate``. optimizer: ``adamw``, or ``muon`` for the matrices of linear layers. best_over: half-life, in
     evaluations, of the smoothed metric that chooses the best checkpoint.
     cycle: ratios of the steps, one after another and again (default: each of the encoder's in turn).
+    graphs: record a step's forward and backward as CUDA graphs (one GPU, compiled steps).
     score: questions of the slice kept aside that the finished wire answers, to ``dev/results.json`` of the run.
     """
 
@@ -84,4 +85,5 @@ class TrainConfig:
     score: int = 0
     on_collapse: str = "warn"
     compile: str = "auto"
+    graphs: bool = False
     device: str = "auto"

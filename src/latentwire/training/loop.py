@@ -12,11 +12,13 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from latentwire.errors import UserError
 from latentwire.training import checkpoint
 from latentwire.training.bar import training_bar
 from latentwire.training.batches import Batches
 from latentwire.training.checkpoint import Progress
 from latentwire.training.config import Stage, TrainConfig
+from latentwire.training.graphs import Graphs
 from latentwire.training.optim import MuonAdamW, matrices
 from latentwire.training.setup import Run
 from latentwire.training.throughput import peak_flops, step_flops
@@ -46,10 +48,16 @@ class Loop:
         )
         self.step, self.optimizer = accelerator.prepare(run.step, optimizer)
         self.plain_optimizer = optimizer
+        self.graphs = self._graphs() if config.graphs else None
         self.progress = Progress(total=config.steps)
         self.watch = CollapseWatch(config.on_collapse)
         self.peak = peak_flops(accelerator.device)
         self.began = time.monotonic()
+
+    def _graphs(self) -> Graphs:
+        if self.accelerator.device.type != "cuda" or self.accelerator.num_processes > 1 or not self.run.compiled:
+            raise UserError("graphs need one CUDA GPU and compiled steps; leave graphs at false")
+        return Graphs(self.run.step, self.parameters, self.accelerator.autocast)
 
     # -- schedules --------------------------------------------------------------------------------------------------
 
@@ -91,9 +99,13 @@ class Loop:
         ratios = self.config.cycle or self.run.wire.ratios
         for group in self.plain_optimizer.param_groups:
             group["lr"] = group["peak"] * self.rate()
-        with self.accelerator.autocast():
-            loss, metrics = self.step(batch, source, ratios[progress.step % len(ratios)], self.done(), generator)
-        self.accelerator.backward(loss)
+        ratio = ratios[progress.step % len(ratios)]
+        if self.graphs is not None:
+            loss, metrics = self.graphs.run(self.run.step.cut(batch, source, self.done(), generator), ratio)
+        else:
+            with self.accelerator.autocast():
+                loss, metrics = self.step(batch, source, ratio, self.done(), generator)
+            self.accelerator.backward(loss)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.clip, error_if_nonfinite=False)
         # a step that is not a number must not reach the weights; zeroed gradients only let the moments decay
         good = torch.isfinite(norm)

@@ -53,6 +53,7 @@ class Run:
             self.wire.frozen[name].layers.compile(on)
         for stack in self.wire.encoder.stacks:
             stack.compile(on)
+        self.step.fixed = on
         self.step.fast_losses = torch.compile(token_losses, dynamic=False) if on else token_losses
 
 

@@ -2,12 +2,15 @@
 
 Rows of a passage are packed into one sequence behind its prefix and cannot see each other, so neither the prefix nor
 the teacher's reading of the passage is ever copied per row.
+
+A step has two halves. ``cut`` draws the rows; ``losses`` is all the rest, and with ``fixed`` nothing in it waits for
+the device or depends on what is drawn, so that it can be recorded once and replayed (see ``graphs.py``).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,6 +25,20 @@ from latentwire.types import Latents, Prefix
 from latentwire.wire import Wire
 
 
+@dataclass(frozen=True)
+class Work:
+    """What a step computes on. source: the encoder's tensors. read: per receiver ``context`` [B, T] with ``count`` [B],
+    ``rows`` [B, R, T] and ``weight`` [B, R, T], the float weight of each target, 0 where there is none.
+
+    pieces: per objective its name and how many of the R rows are its own. weights: of all objectives at this moment.
+    """
+
+    source: dict[str, Tensor]
+    read: dict[str, dict[str, Tensor]]
+    pieces: tuple[tuple[str, int], ...]
+    weights: tuple[tuple[str, float], ...]
+
+
 class Step(nn.Module):
     """``forward(batch, source, ratio, progress, generator)`` gives the loss and its parts."""
 
@@ -31,87 +48,99 @@ class Step(nn.Module):
         super().__init__()
         self.wire, self.objectives, self.width, self.slots, self.train_links = wire, objectives, width, slots, train
         self.fast_losses: Any = token_losses
+        self.fixed = False
+        """Judge every token of every row, targets or not: more arithmetic, but one shape for all steps."""
 
     def forward(
         self, batch: Batch, source: str, ratio: int, progress: float, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """source: ``"text"`` or ``"questions"``, which objectives take part. progress: share of training done."""
-        latents = widen(self.wire.encoder(batch.source, ratio), self.slots)
+        return self.losses(self.cut(batch, source, progress, generator), ratio)
+
+    def cut(self, batch: Batch, source: str, progress: float, generator: torch.Generator) -> Work:
+        """Draw the rows of a step."""
+        read: dict[str, dict[str, Tensor]] = {}
+        pieces: list[tuple[str, int]] = []
+        for name in self.train_links:
+            passages = batch.read[name]
+            found: list[tuple[str, Rows]] = []
+            for key, objective in self.objectives.items():
+                rows = objective.cut(passages, self.width, generator) if objective.source == source else None
+                if rows is not None:
+                    found.append((key, rows))
+            pieces = [(key, rows.ids_BRT.shape[1]) for key, rows in found]
+            read[name] = {
+                "context": passages.ids_BT,
+                "count": passages.count_B,
+                "rows": torch.cat([rows.ids_BRT for _, rows in found], 1),
+                "weight": torch.cat([rows.weights_BRT for _, rows in found], 1),
+            }
+        weights = tuple((key, objective.config.weight.at(progress)) for key, objective in self.objectives.items())
+        return Work(batch.source, read, tuple(pieces), weights)
+
+    def losses(self, work: Work, ratio: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss over all receivers, and its parts."""
+        latents = widen(self.wire.encoder(work.source, ratio), self.slots)
         total = torch.zeros((), device=latents.z_BMD.device)
         metrics: dict[str, Tensor] = {}
         for name in self.train_links:
-            loss, parts = self.one_receiver(name, batch, latents, source, progress, generator)
+            loss, parts = self.one_receiver(name, work, latents)
             total = total + loss
             metrics |= {f"{name}/{key}": value for key, value in parts.items()}
         return total / len(self.train_links), metrics
 
-    def one_receiver(
-        self, name: str, batch: Batch, latents: Latents, source: str, progress: float, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def one_receiver(self, name: str, work: Work, latents: Latents) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of one receiver: the weighted objectives over its rows."""
-        receiver, passages = self.wire.get_receiver(name), batch.read[name]
-        pieces: list[tuple[str, Objective, Rows]] = []
-        judges: list[tuple[str, Objective, float]] = []
-        for key, objective in self.objectives.items():
-            if objective.source is None:
-                judges.append((key, objective, objective.config.weight.at(progress)))
-            elif objective.source == source:
-                rows = objective.cut(passages, self.width, generator)
-                if rows is not None:
-                    pieces.append((key, objective, rows))
-        ids_BRT = torch.cat([rows.ids_BRT for _, _, rows in pieces], 1)
-        target_BRT = torch.cat([rows.target_BRT for _, _, rows in pieces], 1)
-        weight_BRT = torch.cat([rows.weights_BRT for _, _, rows in pieces], 1)
+        receiver, read, weights = self.wire.get_receiver(name), work.read[name], dict(work.weights)
+        judges = [(key, judge) for key, judge in self.objectives.items() if judge.source is None and weights[key]]
+        ids_BRT = read["rows"]
         # the passages of a batch stand in random order: the first ones are as good a part as any
-        taught = max([judge.taught for _, judge, weight in judges if weight], default=0.0)
-        few = math.ceil(taught * len(ids_BRT))
-        teacher_h = (
-            self.teacher(receiver, passages.ids_BT[:few], passages.count_B[:few], ids_BRT[:few]) if few else None
-        )
-        prefix = self.wire.prefix(name, latents)
-        student_h = row_states(receiver, prefix, ids_BRT)
+        few = math.ceil(max([judge.taught for _, judge in judges], default=0.0) * len(ids_BRT))
+        teacher_h = self.teacher(receiver, read["context"][:few], read["count"][:few], ids_BRT[:few]) if few else None
+        student_h = row_states(receiver, self.wire.prefix(name, latents), ids_BRT)
         # targets are predicted by the token before them; a row's first token is never a target
-        picked = target_BRT[..., 1:]
-        labels = ids_BRT[..., 1:]
-        # for text nearly all tokens are targets and the fixed shape compiles; answers are few and worth selecting
-        if source == "text":
-            flat = (student_h[:, :, :-1].flatten(0, 2), labels.flatten(), _flat(teacher_h))
-            ce, kl, right = self.fast_losses(receiver, *flat)
-            weight = weight_BRT[..., 1:].flatten()
-        else:
-            chosen = (
-                student_h[:, :, :-1][picked],
-                labels[picked],
-                None if teacher_h is None else teacher_h[:, :, :-1][picked[:few]],
-            )
-            ce, kl, right = token_losses(receiver, *chosen)
-            weight = weight_BRT[..., 1:][picked]
-        which = torch.cat(
-            [torch.full(r.ids_BRT.shape[:2], i, device=ce.device) for i, (_, _, r) in enumerate(pieces)], 1
-        )
-        which_N = which[..., None].expand(picked.shape)
-        which_N = which_N.flatten() if source == "text" else which_N[picked]
-        loss = torch.zeros((), device=ce.device)
+        weight_BRT = read["weight"][..., 1:]
+        ce_BRT, kl_BRT, right_BRT = self.judge(receiver, student_h, ids_BRT, weight_BRT, teacher_h)
+        loss = torch.zeros((), device=ids_BRT.device)
         parts: dict[str, Tensor] = {}
-        for i, (key, objective, _) in enumerate(pieces):
-            share = weight * (which_N == i)
+        start = 0
+        for key, count in work.pieces:
+            rows = slice(start, start + count)
+            start += count
+            objective, share = self.objectives[key], weight_BRT[:, rows]
+            ce, kl = ce_BRT[:, rows], None if kl_BRT is None else kl_BRT[:, rows]
             # the figure is of targets with full weight, so that it means the same whatever else is learnt from
             whole = (share >= 1).float()
-            count = whole.sum().clamp_min(1)
-            per = objective.config.weight.at(progress)
+            targets = whole.sum().clamp_min(1)
             each = objective.loss(ce, kl)
-            loss = loss + per * (each * share).sum() / count
-            parts[key] = ((each * whole).sum() / count).detach()
-            parts[f"{key}/right"] = ((right * whole).sum() / count).detach()
-            for label, judge, judged in judges:
-                if judged:
-                    seen = slice(len(ce) if kl is None else len(kl))
-                    extra, some = judge.loss(ce[seen], kl), whole[seen].sum().clamp_min(1)
-                    loss = loss + per * judged * (extra * share[seen]).sum() / some
-                    parts[f"{key}/{label}"] = ((extra * whole[seen]).sum() / some).detach()
-        if source == "questions":
-            parts["distinct"] = first_tokens(receiver, student_h, weight_BRT >= 1)
+            loss = loss + weights[key] * (each * share).sum() / targets
+            parts[key] = ((each * whole).sum() / targets).detach()
+            parts[f"{key}/right"] = ((right_BRT[:, rows] * whole).sum() / targets).detach()
+            for label, judge in judges:
+                extra, some = judge.loss(ce[:few], kl), whole[:few].sum().clamp_min(1)
+                loss = loss + weights[key] * weights[label] * (extra * share[:few]).sum() / some
+                parts[f"{key}/{label}"] = ((extra * whole[:few]).sum() / some).detach()
+        if any(self.objectives[key].source == "questions" for key, _ in work.pieces):
+            parts["distinct"] = first_tokens(receiver, student_h, read["weight"] >= 1)
         return loss, parts
+
+    def judge(
+        self, receiver: Receiver, student_h: Tensor, ids_BRT: Tensor, weight_BRT: Tensor, teacher_h: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """:func:`token_losses` of every target, [B, R, T - 1] each (the teacher's of as many passages as it read)."""
+        labels, shape = ids_BRT[..., 1:], weight_BRT.shape
+        taught = None if teacher_h is None else (len(teacher_h), *shape[1:])
+        if self.fixed:
+            ce, kl, right = self.fast_losses(receiver, _flat(student_h), labels.flatten(), _flat(teacher_h))
+            return ce.reshape(shape), None if kl is None or taught is None else kl.reshape(taught), right.reshape(shape)
+        # targets may be few, and choosing them costs nothing where nothing waits
+        picked = weight_BRT > 0
+        some = None if teacher_h is None else teacher_h[:, :, :-1][picked[: len(teacher_h)]]
+        ce, kl, right = token_losses(receiver, student_h[:, :, :-1][picked], labels[picked], some)
+        empty = torch.zeros(shape, dtype=ce.dtype, device=ce.device)
+        if kl is not None and taught is not None:
+            kl = empty[: taught[0]].masked_scatter(picked[: taught[0]], kl)
+        return empty.masked_scatter(picked, ce), kl, empty.masked_scatter(picked, right)
 
     @torch.no_grad()
     def teacher(self, receiver: Receiver, ids_BT: Tensor, count_B: Tensor, ids_BRT: Tensor) -> Tensor:
@@ -161,7 +190,8 @@ def first_tokens(receiver: Receiver, h_BRTE: Tensor, target_BRT: Tensor) -> Tens
     before_BR = target_BRT.float().argmax(-1) - 1
     h_NE = h_BRTE.gather(2, before_BR.clamp_min(0)[..., None, None].expand(-1, -1, 1, h_BRTE.shape[-1])).flatten(0, 2)
     predicted = receiver.logits(h_NE).argmax(-1)
-    return torch.bincount(predicted, minlength=receiver.geometry.vocab).max() / len(predicted)
+    seen_V = torch.zeros(receiver.geometry.vocab, device=predicted.device)
+    return seen_V.scatter_add(0, predicted, torch.ones_like(predicted, dtype=seen_V.dtype)).max() / len(predicted)
 
 
 def widen(latents: Latents, slots: int) -> Latents:
