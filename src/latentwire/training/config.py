@@ -53,7 +53,8 @@ class TrainConfig:
     per step. asks: questions behind each passage. rate: peak learning rate of the links; the encoder's is
     ``encoder_rate``. optimizer: ``adamw``, or ``muon`` for the matrices of linear layers. best_over: half-life, in
     evaluations, of the smoothed metric that chooses the best checkpoint.
-    cycle: ratios of the steps, one after another and again (default: each of the encoder's in turn).
+    ratios: from which each step draws its own; one that stands there twice is drawn twice as often (default:
+    each of the encoder's alike).
     graphs: record a step's forward and backward as CUDA graphs (one GPU, compiled steps).
     score: questions of the slice kept aside that the finished wire answers, to ``dev/results.json`` of the run.
     """
@@ -81,7 +82,7 @@ class TrainConfig:
     eval_every: int = 500
     save_every: int = 1000
     best_over: float = 2.0
-    cycle: tuple[int, ...] = ()
+    ratios: tuple[int, ...] = ()
     score: int = 0
     on_collapse: str = "warn"
     compile: str = "auto"

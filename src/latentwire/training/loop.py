@@ -53,6 +53,7 @@ class Loop:
         self.watch = CollapseWatch(config.on_collapse)
         self.peak = peak_flops(accelerator.device)
         self.began = time.monotonic()
+        self.drawn_ratio = 0
 
     def _graphs(self) -> Graphs:
         if self.accelerator.device.type != "cuda" or self.accelerator.num_processes > 1 or not self.run.compiled:
@@ -81,8 +82,17 @@ class Loop:
             return "questions"
         if self.run.questions is None:
             return "text"
-        luck = torch.rand(1, generator=torch.Generator().manual_seed(self.config.seed * 7919 + self.progress.step))
-        return "questions" if luck.item() < stage.questions else "text"
+        return "questions" if self.luck(0) < stage.questions else "text"
+
+    def ratio(self) -> int:
+        """Source tokens per latent of this step; drawn, so that figures logged at every n-th step are of all ratios."""
+        ratios = self.config.ratios or self.run.wire.ratios
+        return ratios[int(self.luck(1) * len(ratios))]
+
+    def luck(self, stream: int) -> float:
+        """A number in [0, 1) drawn from (seed, stream, step): the same after a restart."""
+        number = self.config.seed * 7919 + stream * 1_000_003 + self.progress.step
+        return torch.rand(1, generator=torch.Generator().manual_seed(number)).item()
 
     # -- one step ---------------------------------------------------------------------------------------------------
 
@@ -96,10 +106,9 @@ class Loop:
         assert store is not None
         drawn = progress.text_steps if source == "text" else progress.question_steps
         batch = store.draw(drawn, config.seed, generator)
-        ratios = self.config.cycle or self.run.wire.ratios
         for group in self.plain_optimizer.param_groups:
             group["lr"] = group["peak"] * self.rate()
-        ratio = ratios[progress.step % len(ratios)]
+        ratio = self.drawn_ratio = self.ratio()
         if self.graphs is not None:
             loss, metrics = self.graphs.run(self.run.step.cut(batch, source, self.done(), generator), ratio)
         else:
@@ -184,6 +193,7 @@ class Loop:
         row = {
             "step": self.progress.step,
             "source": source,
+            "ratio": self.drawn_ratio,
             "loss": round(float(loss), 5),
             "gradient": round(float(norm), 4),
             "rate": round(self.rate() * self.config.rate, 8),

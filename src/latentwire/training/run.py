@@ -73,8 +73,8 @@ def check(config: TrainConfig) -> None:
         raise UserError(f"optimizer is one of {', '.join(OPTIMIZERS)}, not {config.optimizer!r}")
     if config.join and not config.start:
         raise UserError("join needs start: the trained wire that the new link joins")
-    if odd := [ratio for ratio in config.cycle if not config.start and ratio not in config.wire.encoder.ratios]:
+    if odd := [ratio for ratio in config.ratios if not config.start and ratio not in config.wire.encoder.ratios]:
         known = ", ".join(map(str, config.wire.encoder.ratios))
-        raise UserError(f"cycle names ratio {odd[0]}, the encoder is made for {known}; add it to wire.encoder.ratios")
+        raise UserError(f"ratios names {odd[0]}, the encoder is made for {known}; add it to wire.encoder.ratios")
     if not config.stages or config.stages[-1].until < 1.0:
         raise UserError("the last stage must last until 1.0")
