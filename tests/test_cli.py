@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from latentwire import cli
+from latentwire import __version__, cli
 from latentwire.commands import demo as demo_command
 from latentwire.commands import doctor
 from latentwire.commands.options import numbers, read_text, words
@@ -38,10 +40,14 @@ def test_every_command_has_help(capsys, command):
 
 
 def test_version(capsys):
-    from latentwire import __version__
-
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out.split() == ["latentwire", __version__]
+
+
+def test_the_package_itself_is_the_command_line():
+    done = subprocess.run([sys.executable, "-m", "latentwire", "--version"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"latentwire {__version__}\n"
 
 
 def test_unknown_command_is_refused(capsys):
