@@ -93,3 +93,17 @@ def test_ratios_it_was_not_made_for_and_empty_texts_are_refused(encoder):
         encode(encoder, TEXTS, 5)
     with pytest.raises(UserError, match="empty"):
         encoder.prepare(["something", ""])
+
+
+@pytest.mark.parametrize("field", ["init", "lexicons"])
+def test_a_checkpoint_that_is_not_there_is_refused_by_its_name(tiny_readers, tmp_path, field):
+    nowhere = str(tmp_path / "nowhere")
+    encoder = config(EncoderConfig, "lm", tiny_readers)
+    setattr(encoder, field, nowhere if field == "init" else [nowhere])
+    with pytest.raises(UserError, match=r"cannot start the encoder from .*nowhere"):
+        encoder.build()
+
+
+def test_more_layers_than_there_are_are_refused(tiny_readers):
+    with pytest.raises(UserError, match="has 2 layers; the encoder cannot keep 9"):
+        config(EncoderConfig, "lm", tiny_readers, layers=9).build()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
 from latentwire.encoders.base import fill
-from latentwire.encoders.trunk import embedding_width, load_trunk, read_both_ways
+from latentwire.encoders.trunk import embedding_width, load_trunk, read_both_ways, starting_from
 from latentwire.receivers.attention import Layers, route_prefix
 from latentwire.receivers.tokenizer import load_tokenizer
 
@@ -36,7 +36,8 @@ class Lexicon(nn.Module):
         layers: int, stretch: float,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.tokenizer = load_tokenizer(assets or where)
+        with starting_from(assets or where):
+            self.tokenizer = load_tokenizer(assets or where)
         self.span, self.per_token, self.stretch = span, per_token, stretch
         self.stacks: list[Layers] = []
         self.lm: PreTrainedModel | None = None

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from latentwire.encoders.base import Encoder, EncoderConfig, Source, cut, fill
 from latentwire.encoders.lexicon import Lexicon
-from latentwire.encoders.trunk import embedding_width, load_trunk, read_both_ways
+from latentwire.encoders.trunk import embedding_width, load_trunk, read_both_ways, starting_from
 from latentwire.errors import UserError
 from latentwire.receivers.attention import route_prefix
 from latentwire.receivers.tokenizer import load_tokenizer, tokenizer_hash
@@ -37,7 +37,8 @@ class LMEncoderConfig(EncoderConfig):
     checkpoints whose tokens of each span are pooled beside it. lexicon_layers: how many of their own layers read
     these tokens first (0: their words alone). per_token: how many of their tokens per encoder token fit into a span.
     word: the width to which each is brought before pooling. stretch: how many of their tokens per encoder token are
-    kept where training fixes shapes.
+    kept where training fixes shapes (``corpus.stretch`` leaves out passages in which a receiver has more: give both the
+    same number).
     """
 
     init: str = ""
@@ -67,10 +68,8 @@ class LMEncoder(Encoder):
         super().__init__()
         self.config: LMEncoderConfig = config
         where = assets / "lm" if assets else Path(config.init) if Path(config.init).is_dir() else config.init
-        try:
+        with starting_from(where):
             self.tokenizer = load_tokenizer(where)
-        except (OSError, ValueError) as error:
-            raise UserError(f"cannot start the encoder from {where}: {' '.join(str(error).split())[:300]}") from None
         self.lm = load_trunk(where, weights=False) if assets else load_trunk(where, config.layers)
         width = embedding_width(self.lm)
         self.span = min(config.ratios)

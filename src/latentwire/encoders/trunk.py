@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -12,18 +14,25 @@ from latentwire.errors import UserError
 from latentwire.receivers.attention import NAME, additive, decoder_layers
 
 
+@contextmanager
+def starting_from(where: str | Path) -> Generator[None]:
+    """What can be wrong with a checkpoint or its tokenizer, as one line for a person."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot start the encoder from {where}: {' '.join(str(error).split())[:300]}") from None
+
+
 def load_trunk(where: str | Path, layers: int = 0, *, weights: bool = True) -> PreTrainedModel:
     """The bare decoder of a checkpoint in float32, or of its first ``layers`` layers alone (0: all of them).
 
     weights: False for one whose weights are loaded afterwards. UserError: no such checkpoint, or too few layers.
     """
-    try:
+    with starting_from(where):
         if weights:
             lm = AutoModel.from_pretrained(where, dtype=torch.float32)
         else:
             lm = AutoModel.from_config(AutoConfig.from_pretrained(where), dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot start the encoder from {where}: {' '.join(str(error).split())[:300]}") from None
     whole = decoder_layers(lm)
     if not 0 <= layers <= len(whole):
         raise UserError(f"{where} has {len(whole)} layers; the encoder cannot keep {layers} of them")

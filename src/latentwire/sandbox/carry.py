@@ -12,6 +12,8 @@ import copy
 from pathlib import Path
 
 import torch
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor, nn
 
 from latentwire.data.rows import data_dir
@@ -55,7 +57,9 @@ def carry(old: Wire, new: Wire, name: str, texts: list[str], batch: int = 50) ->
 def latents_of(old: Wire, new: Wire, texts: list[str], ratios: list[int], batch: int) -> tuple[Tensor, Tensor]:
     """The latents of both encoders side by side: of the new one [N, D], of the old one [N, D']."""
     x, y = [], []
-    for start in range(0, len(texts), batch):
+    console = Console(stderr=True)
+    starts = range(0, len(texts), batch)
+    for start in track(starts, "encoding twice", console=console, transient=True, disable=not console.is_terminal):
         for ratio in ratios:
             a = new.encode_latents(texts[start : start + batch], ratio)
             b = old.encode_latents(texts[start : start + batch], ratio)
@@ -80,13 +84,15 @@ def fit(x_ND: Tensor, y_ND: Tensor) -> Tensor:
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("old")
-    parser.add_argument("new")
-    parser.add_argument("name")
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--data-dir")
-    parser.add_argument("--texts", type=int, default=1400, help="contexts of squad/train to fit on")
+    parser = argparse.ArgumentParser(
+        "python -m latentwire.sandbox.carry", description=(__doc__ or "").split(":")[0] + "."
+    )
+    parser.add_argument("old", help="the wire that has the link")
+    parser.add_argument("new", help="the wire with the newer encoder")
+    parser.add_argument("name", help="of the link")
+    parser.add_argument("out", type=Path, help="where the new wire with its link is written")
+    parser.add_argument("--data-dir", help="folder with training data (or LATENTWIRE_DATA)")
+    parser.add_argument("--texts", type=int, default=1000, help="contexts of squad/train to fit on")
     given = parser.parse_args()
     contexts = sorted({example.context for example in load_split(data_dir(given.data_dir), "train")})
     order = torch.randperm(len(contexts), generator=torch.Generator().manual_seed(0)).tolist()

@@ -55,7 +55,8 @@ class TrainConfig:
     evaluations, of the smoothed metric that chooses the best checkpoint.
     ratios: from which each step draws its own; one that stands there twice is drawn twice as often (default:
     each of the encoder's alike).
-    graphs: record a step's forward and backward as CUDA graphs (one GPU, compiled steps).
+    graphs: record a step's forward and backward as CUDA graphs (one GPU, compiled steps). New: not tried
+    on a GPU yet.
     score: questions of the slice kept aside that the finished wire answers, to ``dev/results.json`` of the run.
     """
 
