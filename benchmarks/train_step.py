@@ -75,10 +75,10 @@ def main() -> None:
     run.compile()
     figures: dict[str, dict] = {}
     for kind, other in (("text", "questions"), ("questions", "text")):
-        kept, rows = getattr(run, other), run.rows[kind]
-        setattr(run, other, None)  # then every step is of this kind
+        kept, rows = run.stores[other], run.rows[kind]
+        run.stores[other] = None  # then every step is of this kind
         begun = time.monotonic()
-        for _ in range(2 * len(wire.ratios)):
+        for _ in range(4 * len(loop.draws)):
             loop.advance()
         _wait(cuda)
         first, begun = time.monotonic() - begun, time.monotonic()
@@ -98,7 +98,7 @@ def main() -> None:
             figures[kind]["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
         if given.profile:
             _profile(loop, kind, given.profile, cuda)
-        setattr(run, other, kept)
+        run.stores[other] = kept
         print(kind, figures[kind], flush=True)
     if given.out:
         given.out.write_text(

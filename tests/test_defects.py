@@ -72,7 +72,7 @@ def test_defect_1_the_loss_is_on_every_answer_token_from_the_first(tiny_readers,
     wire = wire_of(tiny_readers, [family])
     batch, receiver = asked(wire, family), wire.get_receiver(family)
     step = Step(wire, {"answer": AnswerConfig().build()}, 72, 50, [family])
-    _, parts = step(batch, "questions", 4, 0.0, torch.Generator().manual_seed(0))
+    _, parts = step(batch, "questions", 4, None, "context", 0.0, torch.Generator().manual_seed(0))
     prefix, rows, losses = wire.prefix(family, wire.encoder(batch.source, 4)), batch.read[family], []
     for i in range(3):
         ids = rows.questions_BRT[i, 0, : rows.length_BR[i, 0]].tolist()

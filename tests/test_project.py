@@ -21,7 +21,7 @@ LEVELS = [
     {"receivers", "shipped"},
     {"encoders", "adapters", "injections", "objectives", "packets"},
     {"link"},
-    {"reading"},
+    {"reading", "earlier"},
     {"wire"},
     {"conditions"},
     {"evaluation"},
@@ -133,7 +133,8 @@ def test_no_paths_of_one_machine():
 
 
 def test_shipped_weights_are_small():
-    files = [path for path in tracked() if path.is_relative_to(SOURCE / "sandbox") and path.suffix == ".safetensors"]
+    files = [path for path in tracked() if path.is_relative_to(SOURCE / "sandbox") and ".safetensors" in path.name]
+    assert files
     assert all(path.stat().st_size <= 16 << 20 for path in files), "a shipped file is at most 16 MiB"
     assert sum(path.stat().st_size for path in files) <= 96 << 20, "all shipped weights together are at most 96 MiB"
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from latentwire.adapters import AdapterConfig
 from latentwire.adapters.mlp import MLPAdapterConfig
+from latentwire.errors import UserError
 from latentwire.injections import InjectionConfig
 from latentwire.injections.kv_prefix import KVPrefixConfig
 from latentwire.prompt import PromptConfig
@@ -21,12 +22,18 @@ RESERVE = 128
 
 @dataclass
 class LinkConfig:
-    """receiver: checkpoint directory, hub id or ``sandbox:NAME``. prompt: the layout this receiver was trained with."""
+    """receiver: checkpoint directory, hub id or ``sandbox:NAME``. prompt: the layout this receiver was trained with.
+
+    start: a trained wire (directory, hub id or ``sandbox``) whose link of the same name, receiver and config gives a
+    new link its first weights. freeze: these weights stay as they are while the rest of a new wire trains.
+    """
 
     receiver: str = ""
     adapter: AdapterConfig = field(default_factory=MLPAdapterConfig)
     injection: InjectionConfig = field(default_factory=KVPrefixConfig)
     prompt: PromptConfig = field(default_factory=PromptConfig)
+    start: str = ""
+    freeze: bool = False
 
 
 class Link(nn.Module):
@@ -42,17 +49,24 @@ class Link(nn.Module):
         self.register_buffer("fertility", torch.ones(()))
 
     def calibrate(self, receiver: Receiver, texts: list[str], source_tokens: int) -> None:
-        """Measure on plain text what is not learnt: K/V statistics or embedding scale, and tokens per source token."""
+        """Measure on plain text what is not learnt: K/V or embedding statistics, and tokens per source token."""
+        self.adapter.calibrate(receiver, texts)
         self.injection.calibrate(receiver, texts)
         self.fertility.fill_(sum(map(len, receiver.prompt.context_ids(texts))) / source_tokens)
 
-    def place(self, latents: Latents, receiver: Receiver) -> tuple[Tensor, Tensor]:
+    def slots(self, asked: int | None = None) -> int:
+        """Slots for each latent: what was asked for, or the link's first. UserError: it was not made for that many."""
+        known = self.config.adapter.slots
+        if asked is not None and asked not in known:
+            raise UserError(f"this link gives {' or '.join(map(str, known))} slots for a latent, not {asked}")
+        return known[0] if asked is None else asked
+
+    def place(self, latents: Latents, receiver: Receiver, slots: int) -> tuple[Tensor, Tensor]:
         """Where slots stand (float [B, S]) and where the next token stands (int64 [B]), in receiver positions.
 
         Slots are spread evenly over the text they stand for, so the question stands where it would behind the text.
         A text longer than the window is squeezed into it: positions come closer together, nothing is cut.
         """
-        slots = self.config.adapter.slots
         start = receiver.head().mask_BM.shape[1]
         room = max(receiver.geometry.window - start - RESERVE, 1)
         length_B = (latents.source_B * self.fertility).clamp_max(room)
@@ -62,9 +76,10 @@ class Link(nn.Module):
         positions_BS = start + (index_S + 0.5) * step_B[:, None] - 0.5
         return positions_BS.clamp_min(0), start + length_B.round().long()
 
-    def forward(self, latents: Latents, receiver: Receiver, mode: str = "context") -> Prefix:
-        """What the receiver has read after head and latents."""
-        slots_BSE = self.adapter(latents, mode)
-        positions_BS, next_B = self.place(latents, receiver)
-        mask_BS = latents.mask_BM.repeat_interleave(self.config.adapter.slots, 1)
+    def forward(self, latents: Latents, receiver: Receiver, mode: str = "context", slots: int | None = None) -> Prefix:
+        """What the receiver has read after head and latents. ``slots``: for each latent, the link's first if None."""
+        slots = self.slots(slots)
+        slots_BSE = self.adapter(latents, mode, slots)
+        positions_BS, next_B = self.place(latents, receiver, slots)
+        mask_BS = latents.mask_BM.repeat_interleave(slots, 1)
         return self.injection(slots_BSE, mask_BS, positions_BS, next_B, receiver)

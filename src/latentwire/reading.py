@@ -35,10 +35,12 @@ class Reading:
         max_new_tokens: int = 32,
         temperature: float = 0.0,
         seed: int = 0,
+        slots: int | None = None,
     ) -> str | list[str]:
         """Answer ``prompt`` (the question) from a packet; lists give a batch, one packet may serve many prompts.
 
         In prompt mode the question is inside the packet already, and ``prompt`` is not shown to the receiver.
+        slots: K/V positions for each latent, one of those the link was made for (more of them: slower, truer).
         """
         single = isinstance(packet, Packet) and isinstance(prompt, str)
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
@@ -52,7 +54,7 @@ class Reading:
             raise UserError("packets of context mode and of prompt mode cannot share a batch; ask them apart")
         mode = modes.pop()
         with torch.no_grad():
-            prefix = self.wire.prefix(self.name, self.wire.latents(packets), mode)
+            prefix = self.wire.prefix(self.name, self.wire.latents(packets), mode, slots)
         layout = self.model.prompt
         tails = layout.question_ids(prompts) if mode == "context" else [layout.anchor_ids()] * len(prompts)
         texts = generate(self.model, prefix, tails, max_new_tokens, 0, temperature, seed).texts

@@ -22,6 +22,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
     from torch import Tensor
 
@@ -68,6 +70,29 @@ class Latents:
 
 
 @dataclass(frozen=True)
+class LayerBlock:
+    """What acts behind one decoder layer on every token that is read on top of a prefix.
+
+    layer: its number, from 0. act: ``act(h_BTE, k_BHMK, v_BHMK, mask_BM)`` gives the layer's states as they go on, of
+    the same shape and dtype. k_BHMK, v_BHMK: what it reads, of heads and widths of its own. mask_BM: bool, which of
+    them are there.
+    """
+
+    layer: int
+    act: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    k_BHMK: Tensor
+    v_BHMK: Tensor
+    mask_BM: Tensor
+
+    def __call__(self, h_BTE: Tensor) -> Tensor:
+        return self.act(h_BTE, self.k_BHMK, self.v_BHMK, self.mask_BM)
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> LayerBlock:
+        """The same block with its tensors changed (rows taken, repeated)."""
+        return replace(self, k_BHMK=change(self.k_BHMK), v_BHMK=change(self.v_BHMK), mask_BM=change(self.mask_BM))
+
+
+@dataclass(frozen=True)
 class Prefix:
     """What a frozen receiver has "already read": keys and values for every layer.
 
@@ -75,17 +100,25 @@ class Prefix:
     prefix, and every row (question and answer, continuation, recall) is read on top of one.
 
     kv: per layer ``(k_BHMK, v_BHMK)``, keys after RoPE. mask_BM: bool, False where padded. next_B: int64, the position
-    of the token that follows.
+    of the token that follows. blocks: what else acts on whatever is read on top, however much has been read since;
+    mostly nothing.
     """
 
     kv: list[tuple[Tensor, Tensor]]
     mask_BM: Tensor
     next_B: Tensor
+    blocks: tuple[LayerBlock, ...] = ()
 
     @property
     def count_B(self) -> Tensor:
-        """K/V positions that are really there, int64 [B]."""
-        return self.mask_BM.sum(-1)
+        """K/V positions that are really there, int64 [B]. Those that blocks read count too, once for all blocks: a
+        position that only some layers hold is a position."""
+        count_B = self.mask_BM.sum(-1)
+        if not self.blocks:
+            return count_B
+        import torch
+
+        return count_B + torch.stack([block.mask_BM.sum(-1) for block in self.blocks]).amax(0)
 
     def to(self, dtype: torch.dtype) -> Prefix:
         """The same prefix with keys and values of another dtype."""
@@ -96,12 +129,23 @@ class Prefix:
         import torch
 
         kv = [(torch.cat([a, c], 2), torch.cat([b, d], 2)) for (a, b), (c, d) in zip(self.kv, other.kv, strict=True)]
-        return Prefix(kv, torch.cat([self.mask_BM, other.mask_BM], 1), other.next_B)
+        mask_BM = torch.cat([self.mask_BM, other.mask_BM], 1)
+        return Prefix(kv, mask_BM, other.next_B, self.blocks + other.blocks)
+
+    def grown(self, kv: list[tuple[Tensor, Tensor]], mask_BT: Tensor, next_B: Tensor) -> Prefix:
+        """This prefix once more tokens have been read on top of it. kv: joined with theirs. mask_BT: which of them are
+        there; they may be rows of one prefix."""
+        import torch
+
+        B = mask_BT.shape[0]
+        mask_BM = torch.cat([self.mask_BM.expand(B, -1), mask_BT], 1)
+        return Prefix(kv, mask_BM, next_B, tuple(b.each(lambda x: x.expand(B, *x.shape[1:])) for b in self.blocks))
 
     def take(self, index_N: Tensor) -> Prefix:
         """Rows ``index_N`` (int64 [N]): a passage's prefix repeated for each of its questions."""
         kv = [(k[index_N], v[index_N]) for k, v in self.kv]
-        return Prefix(kv, self.mask_BM[index_N], self.next_B[index_N])
+        blocks = tuple(block.each(lambda x: x[index_N]) for block in self.blocks)
+        return Prefix(kv, self.mask_BM[index_N], self.next_B[index_N], blocks)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,8 @@
 """Weights as they are shipped: int8 by row in files of at most 16 MB, unpacked once into the user's cache.
 
-A shipped folder holds ``weights-N.safetensors`` (``<tensor>.q`` int8 [rows, columns] with ``<tensor>.s`` float32 [rows]
-as its scale; everything that is no matrix in float32), any other files as they are, and ``manifest.json`` with
-a hash of
-each. Unpacked, it is an ordinary directory with ``model.safetensors``.
+A shipped folder holds ``weights-N.safetensors.zz`` (zlib; ``<tensor>.q`` int8 [rows, columns] with ``<tensor>.s``
+float32 [rows] as its scale; everything that is no matrix in float32), any other files as they are, and
+``manifest.json`` with a hash of each. Unpacked, it is an ordinary directory with ``model.safetensors``.
 """
 
 from __future__ import annotations
@@ -14,10 +13,11 @@ import os
 import shutil
 import sys
 import tempfile
+import zlib
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save, save_file
 from torch import Tensor
 
 from latentwire.errors import UserError
@@ -70,8 +70,9 @@ def pack(directory: Path, folder: Path) -> list[Path]:
         size += cost
     files = []
     for number, part in enumerate(parts):
-        files.append(folder / f"weights-{number}.safetensors")
-        save_file(part, files[-1], metadata={"format": "pt"})
+        files.append(folder / f"weights-{number}.safetensors.zz")
+        # values of a row are bunched around zero: a tenth of the bytes says nothing
+        files[-1].write_bytes(zlib.compress(save(part, metadata={"format": "pt"}), 9))
     for path in sorted(p for p in directory.rglob("*") if p.is_file() and p.name != MODEL):
         target = folder / path.relative_to(directory)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +104,7 @@ def unpack(folder: Path, target: Path) -> Path:
     hashes = check(folder)
     tensors: dict[str, Tensor] = {}
     for name in sorted(n for n in hashes if n.startswith("weights-")):
-        part = load_file(folder / name)
+        part = load(inflate(folder / name))
         for key, value in part.items():
             if key.endswith(".q"):
                 tensors[key[:-2]] = value.float() * part[f"{key[:-2]}.s"][:, None]
@@ -127,6 +128,16 @@ def unpack(folder: Path, target: Path) -> Path:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return target
+
+
+def inflate(path: Path) -> bytes:
+    """A shipped file's bytes. Its hash has been checked, its size is checked here."""
+    most = 2 * FILE_BYTES
+    unfinished = zlib.decompressobj()
+    data = unfinished.decompress(path.read_bytes(), most)
+    if not unfinished.eof:
+        raise UserError(f"{path} holds more than {most} bytes or is cut short; reinstall latentwire")
+    return data
 
 
 def cache_dir() -> Path:

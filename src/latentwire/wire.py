@@ -17,6 +17,7 @@ from torch import nn
 
 from latentwire import __version__
 from latentwire.config import decode, encode
+from latentwire.earlier import CONFIG, WEIGHTS, take_up
 from latentwire.encoders import EncoderConfig
 from latentwire.encoders.lm import LMEncoderConfig
 from latentwire.errors import UserError
@@ -26,8 +27,6 @@ from latentwire.reading import Reading
 from latentwire.receivers import Receiver, load_receiver
 from latentwire.shipped import resolve
 from latentwire.types import MODES, Latents, Prefix
-
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
 @dataclass
@@ -69,7 +68,7 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire", tags=["prompt-co
 
     @property
     def device(self) -> torch.device:
-        return next(self.encoder.parameters()).device
+        return self.encoder.device
 
     @property
     def fingerprint(self) -> bytes:
@@ -78,7 +77,7 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire", tags=["prompt-co
             digest = hashlib.sha256()
             for name, tensor in sorted(self.encoder.state_dict().items()):
                 digest.update(name.encode())
-                digest.update(tensor.detach().float().cpu().contiguous().view(torch.uint8).numpy())
+                digest.update(tensor.detach().float().cpu().reshape(-1).view(torch.uint8).numpy())
             self._fingerprint = digest.digest()[:8]
         return self._fingerprint
 
@@ -143,10 +142,10 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire", tags=["prompt-co
         source_B = torch.tensor([packet.source_tokens for packet in packets], device=device)
         return Latents(z_BMD, mask_BM, source_B, torch.tensor([packet.ratio for packet in packets], device=device))
 
-    def prefix(self, name: str, latents: Latents, mode: str = "context") -> Prefix:
-        """What receiver ``name`` has read once it has its head and these latents."""
+    def prefix(self, name: str, latents: Latents, mode: str = "context", slots: int | None = None) -> Prefix:
+        """What receiver ``name`` has read once it has its head and these latents, each as so many ``slots``."""
         receiver = self.get_receiver(name)
-        return self.links[name](latents, receiver, mode)
+        return self.links[name](latents, receiver, mode, slots)
 
     # -- making, saving, loading ------------------------------------------------------------------------------------
 
@@ -169,9 +168,10 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire", tags=["prompt-co
         return wire.to(device)
 
     def calibrate(self, name: str, texts: list[str]) -> None:
-        """Measure a new link's statistics on plain text."""
+        """Measure a new link's statistics on plain text; if its config names an earlier link, start from that."""
         count = self.encoder.prepare(texts).arrays["count"].sum()
         self.links[name].calibrate(self.frozen[name], texts, int(count))  # ty: ignore[not-callable]
+        take_up(self.links[name], name, self.frozen[name])  # ty: ignore[invalid-argument-type]
 
     def join(self, name: str, config: LinkConfig, texts: list[str]) -> None:
         """Add a receiver with a new, untrained link; encoder and other links stay as they are."""
@@ -191,7 +191,7 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire", tags=["prompt-co
         self.encoder.save_assets(directory / "encoder")
         tree = {
             "latentwire": __version__,
-            "wire": encode(self.settings),
+            "wire": encode(replace(self.settings, links={name: self.settings.links[name] for name in self.frozen})),
             "readers": {name: receiver.fingerprint() for name, receiver in self.frozen.items()},
             "encoder_fingerprint": self.fingerprint.hex(),
         }

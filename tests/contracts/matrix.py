@@ -17,11 +17,20 @@ D_Z = 16
 
 NEEDS: dict[str, dict[str, Any]] = {
     "lm": {"init": "llama", "ratios": [4, 8], "window": 64},
+    "memory": {"init": "llama", "ratios": [4, 8], "window": 64},
+    "pooled": {"init": "llama", "ratios": [4, 8], "window": 64, "width": 16, "layers": 1, "heads": 2},
+    "pca": {"init": "llama", "ratios": [4, 8], "window": 64},
+    "pca-refined": {"init": "llama", "ratios": [4, 8], "window": 64, "width": 16, "layers": 1, "heads": 2},
+    "refined": {"inner": {"type": "lm", "init": "llama"}, "ratios": [4, 8], "window": 64, "layers": 1, "heads": 2},
     "byte": {"ratios": [4, 8], "window": 64, "width": 16, "layers": 1, "heads": 2},
     "mlp": {"layers": 1, "head_dim": 8},
     "unfold": {"layers": 1, "head_dim": 8},
     "kv-prefix": {"multiple": 1.0},
     "soft-tokens": {"multiple": 1.0},
+    "soft-and-kv": {"soft": {"multiple": 1.0}, "kv": {"multiple": 1.0}},
+    "coprocessor": {"multiple": 1.0},
+    # an open gate: a closed one lets nothing of the latents through, which test_cross_attention.py looks at
+    "cross-attention": {"heads": 2, "head_dim": 8, "gate": 0.5},
 }
 """What a method must be told, or is told to be small; all others get their defaults."""
 
@@ -29,6 +38,17 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "lm, few layers": ("lm", {"layers": 1}),
     "lm with a lexicon": ("lm", {"lexicons": ["gemma"], "word": 8}),
     "lm with a lexicon that reads": ("lm", {"lexicons": ["qwen2"], "word": 8, "lexicon_layers": 1}),
+    "memory of GPT-2, causal": ("memory", {"init": "gpt2", "causal": True}),
+    "memory spread over the text of Gemma": ("memory", {"init": "gemma", "spread": True, "layers": 1}),
+    "pooled in stages": ("pooled", {"pooler": "stages"}),
+    "pooled by convolution": ("pooled", {"pooler": "convolution", "train_words": True}),
+    "pooled and expanded": ("pooled", {"pooler": "expand", "init": "qwen2", "group": 3}),
+    "pca, whitened": ("pca", {"init": "gpt2", "whiten": True}),
+    "pca-refined from more components than there are": ("pca-refined", {"init": "gemma", "pooler": "queries"}),
+    "refined bytes, with dropout": (
+        "refined",
+        {"inner": {"type": "byte", "width": 16, "layers": 1, "heads": 2}, "keep": 0.85, "anneal": 10},
+    ),
     "answer with its question": ("answer", {"question": 0.2}),
 }
 """Settings that change what a method is made of: each passes the same tests as a method of its own."""
@@ -47,11 +67,17 @@ INJECTIONS, OBJECTIVES = names(InjectionConfig), names(ObjectiveConfig)
 def config(family: type, name: str, readers: dict[str, Path], **more: Any) -> Any:
     """The config of one method or variant; names of readers stand for their directories."""
     name, changes = VARIANTS.get(name, (name, {}))
-    tree: dict[str, Any] = {"type": name, **NEEDS.get(name, {}), **changes, **more}
+    tree = placed({"type": name, **NEEDS.get(name, {}), **changes, **more}, readers)
+    if family is EncoderConfig:
+        tree["d_z"] = D_Z
+    return decode(family, tree)
+
+
+def placed(tree: dict[str, Any], readers: dict[str, Path]) -> dict[str, Any]:
+    """A config's tree with directories for names of readers, also in a config inside it."""
+    tree = {key: placed(value, readers) if isinstance(value, dict) else value for key, value in tree.items()}
     if tree.get("init") in readers:
         tree["init"] = str(readers[tree["init"]])
     if "lexicons" in tree:
         tree["lexicons"] = [str(readers[reader]) for reader in tree["lexicons"]]
-    if family is EncoderConfig:
-        tree["d_z"] = D_Z
-    return decode(family, tree)
+    return tree

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from contracts.matrix import D_Z, ENCODERS, config
+from contracts.matrix import D_Z, ENCODERS, NEEDS, config
 from latentwire.encoders import EncoderConfig
 from latentwire.errors import UserError
 
@@ -72,12 +72,15 @@ def test_fixed_width_changes_shapes_alone(encoder):
 
 def test_gradients_reach_every_weight_that_learns(encoder):
     source = encoder.prepare(TEXTS)
+    learning = {name: p for name, p in encoder.named_parameters() if p.requires_grad}
     for ratio in encoder.config.ratios:
         z = encoder.encode(source, ratio).z_BMD
-        (z * torch.randn(z.shape, generator=torch.Generator().manual_seed(1))).sum().backward()
-    learning = {name: p.grad for name, p in encoder.named_parameters() if p.requires_grad}
-    dead = [name for name, grad in learning.items() if grad is None or not grad.isfinite().all()]
+        assert z.requires_grad == bool(learning), "what is fitted has no gradient, what learns has one"
+        if learning:
+            (z * torch.randn(z.shape, generator=torch.Generator().manual_seed(1))).sum().backward()
+    dead = [name for name, p in learning.items() if p.grad is None or not p.grad.isfinite().all()]
     assert dead == []
+    assert [name for name, p in encoder.named_parameters() if not p.requires_grad and p.grad is not None] == []
 
 
 def test_saved_and_built_again_it_encodes_the_same(encoder, tmp_path):
@@ -93,6 +96,14 @@ def test_ratios_it_was_not_made_for_and_empty_texts_are_refused(encoder):
         encode(encoder, TEXTS, 5)
     with pytest.raises(UserError, match="empty"):
         encoder.prepare(["something", ""])
+
+
+@pytest.mark.parametrize("name", [name for name in EncoderConfig.known() if "init" in NEEDS.get(name, {})])
+def test_an_encoder_that_starts_from_a_model_says_so_where_there_is_none(tiny_readers, tmp_path, name):
+    with pytest.raises(UserError, match="init is empty"):
+        config(EncoderConfig, name, tiny_readers, init="").build()
+    with pytest.raises(UserError, match=r"cannot start the encoder from .*nowhere"):
+        config(EncoderConfig, name, tiny_readers, init=str(tmp_path / "nowhere")).build()
 
 
 @pytest.mark.parametrize("field", ["init", "lexicons"])

@@ -8,6 +8,7 @@ import torch
 from conftest import FAMILIES, WORDS
 from contracts.matrix import ADAPTERS, D_Z, INJECTIONS, config
 from latentwire.adapters import AdapterConfig
+from latentwire.errors import UserError
 from latentwire.injections import InjectionConfig
 from latentwire.link import Link, LinkConfig
 from latentwire.receivers.attention import own_causal
@@ -29,7 +30,8 @@ def receiver(request, tiny_readers):
 
 
 @pytest.fixture(
-    params=[(a, i, s) for a in ADAPTERS for i in INJECTIONS for s in (1, 2)], ids=lambda p: f"{p[0]}-{p[1]}-{p[2]}"
+    params=[(a, i, s) for a in ADAPTERS for i in INJECTIONS for s in ((1,), (2,), (1, 2))],
+    ids=lambda p: f"{p[0]}-{p[1]}-{'or'.join(map(str, p[2]))}",
 )
 def link(request, receiver, tiny_readers) -> Link:
     adapter, injection, slots = request.param
@@ -55,14 +57,27 @@ def after(receiver, prefix):
 def test_head_and_slots_become_a_prefix_of_the_receivers_shape(link, receiver):
     latents, g = some_latents(), receiver.geometry
     prefix = link(latents, receiver)
-    slots, head = link.config.adapter.slots, receiver.head().mask_BM.shape[1]
+    slots, head = link.slots(), receiver.head().mask_BM.shape[1]
     assert len(prefix.kv) == g.layers
     for k, v in prefix.kv:
         assert k.shape == v.shape == (3, g.kv_heads, prefix.mask_BM.shape[1], g.head_dim)
         assert k.dtype == v.dtype == receiver.dtype
-    assert (prefix.count_B - head).tolist() == [5 * slots, 3 * slots, slots]
+    held = link.injection.kv_positions(slots * torch.tensor([5, 3, 1]))
+    assert (prefix.count_B - head).tolist() == held.tolist()
     assert prefix.next_B.tolist() == [head + round(4 * n * float(link.fertility)) for n in (5, 3, 1)]
     assert after(receiver, prefix).isfinite().all()
+
+
+def test_a_latent_is_read_as_any_number_of_slots_the_link_was_made_for(link, receiver):
+    latents, head = some_latents(), receiver.head().mask_BM.shape[1]
+    for slots in link.config.adapter.slots:
+        prefix = link(latents, receiver, slots=slots)
+        held = link.injection.kv_positions(slots * torch.tensor([5, 3, 1]))
+        assert (prefix.count_B - head).tolist() == held.tolist()
+        # the question stands behind the text, however many slots stand for it
+        assert prefix.next_B.tolist() == link(latents, receiver).next_B.tolist()
+    with pytest.raises(UserError, match="slots for a latent, not 3"):
+        link(latents, receiver, slots=3)
 
 
 def test_padded_latents_and_neighbours_change_nothing(link, receiver):

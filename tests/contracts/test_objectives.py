@@ -89,7 +89,7 @@ def test_in_a_step_it_teaches_encoder_and_link_and_no_receiver(objective, wire, 
     step = Step(wire, own, ROW, 6, [family])
     wire.zero_grad()
     batch = Batch({"ids": passages().ids_BT.clamp_max(90), "count": torch.tensor([20, 9])}, {family: passages()})
-    loss, parts = step(batch, source, 4, 0.5, torch.Generator().manual_seed(0))
+    loss, parts = step(batch, source, 4, None, "context", 0.5, torch.Generator().manual_seed(0))
     assert loss.isfinite() and loss > 0
     assert all(torch.as_tensor(value).isfinite() for value in parts.values())
     loss.backward()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from latentwire.commands.train import SMOKE
-from latentwire.config import load
+from latentwire.config import load, read_yaml
 from latentwire.errors import UserError
 from latentwire.training.config import TrainConfig
 from latentwire.training.run import check, train
@@ -25,23 +25,47 @@ def test_it_can_be_read_and_makes_sense(path):
 
 
 @pytest.mark.parametrize("path", sorted(set(CONFIGS) - IN_README), ids=lambda path: path.stem)
-def test_it_runs(path, corpus, tmp_path):
-    """Those of the README run with its other commands."""
+def test_it_runs(path, corpus, tmp_path, tiny_readers):
+    """On small readers: those of the README run with its other commands, on the readers that come along."""
+    tree = read_yaml(path)["wire"]
+    small = [f"wire.encoder.init={tiny_readers[tree['encoder']['init'].removeprefix('sandbox:')]}"]
+    small += [f"wire.links.{name}.receiver={tiny_readers[name]}" for name in tree["links"]]
+    words = [str(tiny_readers[name.removeprefix("sandbox:")]) for name in tree["encoder"].get("lexicons", [])]
+    small += [f"wire.encoder.lexicons={json.dumps(words)}", "corpus.stretch=4", "wire.encoder.stretch=4"]
+    small += [
+        "corpus.asked=96",
+        *(f"wire.encoder.{key}=1" for key in ("layers", "lexicon_layers") if key in tree["encoder"]),
+    ]
     data = [f"corpus.text={corpus / 'text'}", f"corpus.questions={corpus / 'questions.jsonl'}", "corpus.shortest=16"]
-    where = train(path, [*SMOKE.split(), *data], out=tmp_path / "run")
+    where = train(path, [*SMOKE.split(), *small, *data], out=tmp_path / "run")
     wire = Wire.from_pretrained(where)
     packet = wire.encode(["Letters were sent from Oslo."], ratio=wire.ratios[0])[0]
     assert all(isinstance(wire.receiver(name).generate(packet, "From where?"), str) for name in wire.receivers)
 
 
 def test_a_ratio_the_encoder_was_not_made_for_is_refused():
-    with pytest.raises(UserError, match="ratios names 5, the encoder is made for 4, 8, 16"):
-        check(load(ROOT / "configs" / "sandbox" / "wire.yaml", TrainConfig, ["ratios=[4,5]"]))
+    with pytest.raises(UserError, match="draws names ratio 5, the encoder is made for 4, 8, 16"):
+        check(load(ROOT / "configs" / "sandbox" / "wire.yaml", TrainConfig, ["draws=[{ratio: 4}, {ratio: 5}]"]))
 
 
-def test_the_ratios_of_steps_are_drawn_as_often_as_they_stand_there(tiny_config, tmp_path):
-    train(tiny_config, ["steps=12", "ratios=[4,4,4,8]", "eval_every=0"], out=tmp_path / "run")
+def test_ratio_and_slots_of_steps_are_drawn_by_their_shares(tiny_config, tmp_path):
+    slots = [f"wire.links.{name}.adapter.slots=[1, 2]" for name in ("llama", "gemma")]
+    train(
+        tiny_config,
+        ["steps=12", "eval_every=0", *slots, "draws=[{ratio: 4, slots: 2, share: 3}, {ratio: 8}]"],
+        out=tmp_path / "run",
+    )
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    drawn = [row["ratio"] for row in map(json.loads, lines) if row["source"] != "dev"]
-    assert len(drawn) == 12 and set(drawn) == {4, 8}
-    assert drawn.count(4) > drawn.count(8)
+    drawn = [row["draw"] for row in map(json.loads, lines) if row["source"] != "dev"]
+    assert len(drawn) == 12 and set(drawn) == {"4x2", "8x"}
+    assert drawn.count("4x2") > drawn.count("8x")
+
+
+def test_a_trained_wire_is_trained_on_with_some_of_its_links(tiny_config, tmp_path):
+    first = train(tiny_config, ["steps=2", "eval_every=0"], out=tmp_path / "first")
+    before = Wire.from_pretrained(first)
+    more = [f"start={first}", "links=[gemma]", "steps=2", "eval_every=0", "warmup=1"]
+    after = Wire.from_pretrained(train(tiny_config, more, out=tmp_path / "more"))
+    assert after.receivers == ["gemma"] and after.fingerprint != before.fingerprint
+    with pytest.raises(UserError, match="links names 'gpt2'"):
+        train(tiny_config, ["links=[gpt2]"], out=tmp_path / "other")

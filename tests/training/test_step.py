@@ -53,7 +53,7 @@ def run(request, wire):
             kept["answer"] = AnswerConfig(question=question).build()
         batch = batches.at(torch.arange(passages), torch.zeros(passages, 1))
         made = Step(wire, {**kept, "kl": KLConfig(taught=taught).build()}, 32, 50, ["qwen2"])
-        loss, parts = made(batch, request.param, 4, 0.0, torch.Generator().manual_seed(0))
+        loss, parts = made(batch, request.param, 4, None, "context", 0.0, torch.Generator().manual_seed(0))
         name = next(iter(kept))
         return {"loss": float(loss), "own": float(parts[f"qwen2/{name}"]), "kl": float(parts[f"qwen2/{name}/kl"])}
 

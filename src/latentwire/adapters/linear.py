@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from latentwire.adapters.base import Adapter, AdapterConfig
+from latentwire.adapters.base import Adapter, AdapterConfig, Expand
 from latentwire.types import Latents
 
 
@@ -24,9 +24,8 @@ class LinearAdapter(Adapter):
     def __init__(self, config: LinearAdapterConfig, d_z: int, width: int) -> None:
         super().__init__()
         self.config: LinearAdapterConfig = config
-        self.map = nn.Linear(d_z, config.slots * width)
+        self.map = Expand(config.slots, d_z, width)
         self.scale = nn.Parameter(torch.ones(()))
 
-    def forward(self, latents: Latents, mode: str) -> Tensor:
-        B, M, _ = latents.z_BMD.shape
-        return (self.map(latents.z_BMD) * self.scale).reshape(B, M * self.config.slots, -1)
+    def forward(self, latents: Latents, mode: str, slots: int) -> Tensor:
+        return self.map(latents.z_BMD, slots) * self.scale

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from latentwire.adapters.base import Adapter, AdapterConfig
+from latentwire.adapters.base import Adapter, AdapterConfig, Expand
 from latentwire.types import MODES, Latents
 
 
@@ -36,7 +36,7 @@ class MLPAdapter(Adapter):
     def __init__(self, config: MLPAdapterConfig, d_z: int, width: int) -> None:
         super().__init__()
         self.config: MLPAdapterConfig = config
-        self.expand = nn.Linear(d_z, config.slots * width)
+        self.expand = Expand(config.slots, d_z, width)
         self.markers = nn.ParameterDict({mode: nn.Parameter(torch.zeros(width)) for mode in MODES})
         self.place = nn.Linear(2 * PLACES, width, bias=False)
         heads = max(1, width // config.head_dim)
@@ -44,14 +44,12 @@ class MLPAdapter(Adapter):
             heads -= 1
         self.layers = nn.ModuleList(SlotLayer(width, heads, config.multiple) for _ in range(config.layers))
 
-    def forward(self, latents: Latents, mode: str) -> Tensor:
-        B, M, _ = latents.z_BMD.shape
-        slots = self.config.slots
-        x_BSE = self.expand(latents.z_BMD).reshape(B, M * slots, -1)
+    def forward(self, latents: Latents, mode: str, slots: int) -> Tensor:
+        x_BSE = self.expand(latents.z_BMD, slots)
         x_BSE = x_BSE + self.markers[mode] + self.place(place_features(latents, slots))
         # padded slots are hidden from the others; a text without latents still needs something to attend to
         mask_BS = latents.mask_BM.repeat_interleave(slots, 1)
-        see_B1SS = mask_BS[:, None, None, :] | torch.eye(M * slots, dtype=torch.bool, device=x_BSE.device)
+        see_B1SS = mask_BS[:, None, None, :] | torch.eye(x_BSE.shape[1], dtype=torch.bool, device=x_BSE.device)
         for layer in self.layers:
             x_BSE = layer(x_BSE, see_B1SS)
         return x_BSE

@@ -21,8 +21,8 @@ from latentwire.types import Latents
 @AdapterConfig.register_subclass("unfold")
 @dataclass
 class UnfoldAdapterConfig(AdapterConfig):
-    """parts: of each latent, a multiple of ``slots``. layers: attention over parts; each with an MLP ``multiple`` times
-    as wide as the receiver."""
+    """parts: of each latent, a multiple of each of ``slots``. layers: attention over parts; each with an MLP
+    ``multiple`` times as wide as the receiver."""
 
     parts: int = 4
     layers: int = 2
@@ -30,29 +30,33 @@ class UnfoldAdapterConfig(AdapterConfig):
     head_dim: int = 64
 
     def build(self, d_z: int, width: int) -> UnfoldAdapter:
-        if self.parts % self.slots:
-            raise UserError(f"adapter.parts ({self.parts}) must be a multiple of adapter.slots ({self.slots})")
+        if odd := [slots for slots in self.slots if self.parts % slots]:
+            raise UserError(f"adapter.parts ({self.parts}) must be a multiple of adapter.slots ({odd[0]})")
         return UnfoldAdapter(self, d_z, width)
 
 
 class UnfoldAdapter(Adapter):
     """Latents [B, M, D] → parts [B, M * parts, E] → slots [B, M * slots, E] of unit scale."""
 
+    config: UnfoldAdapterConfig
+
     def __init__(self, config: UnfoldAdapterConfig, d_z: int, width: int) -> None:
         super().__init__()
-        self.config: UnfoldAdapterConfig = config
+        self.config = config
         unfold = MLPAdapterConfig(
-            slots=config.parts, layers=config.layers, multiple=config.multiple, head_dim=config.head_dim
+            slots=(config.parts,), layers=config.layers, multiple=config.multiple, head_dim=config.head_dim
         )
         self.unfold = unfold.build(d_z, width)
-        each = config.parts // config.slots
-        self.fold = nn.Linear(each * width, width)
-        with torch.no_grad():
-            # the mean, scaled so that independent parts give slots of unit scale
-            self.fold.weight.copy_(torch.eye(width).repeat(1, each) / each**0.5)
-            self.fold.bias.zero_()
+        self.fold = nn.ModuleDict()
+        for slots in config.slots:
+            each = config.parts // slots
+            fold = self.fold[str(slots)] = nn.Linear(each * width, width)
+            with torch.no_grad():
+                # the mean, scaled so that independent parts give slots of unit scale
+                fold.weight.copy_(torch.eye(width).repeat(1, each) / each**0.5)
+                fold.bias.zero_()
 
-    def forward(self, latents: Latents, mode: str) -> Tensor:
-        parts_BPE = self.unfold(latents, mode)
+    def forward(self, latents: Latents, mode: str, slots: int) -> Tensor:
+        parts_BPE = self.unfold(latents, mode, self.config.parts)
         B, M = latents.mask_BM.shape
-        return self.fold(parts_BPE.reshape(B, M * self.config.slots, -1))
+        return self.fold[str(slots)](parts_BPE.reshape(B, M * slots, -1))

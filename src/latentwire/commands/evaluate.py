@@ -30,6 +30,12 @@ def evaluate(
     mode: Annotated[
         str, typer.Option(help="`context`: the question stays text. `prompt`: it is encoded too.")
     ] = "context",
+    slots: Annotated[
+        str | None,
+        typer.Option(
+            help="K/V positions for each latent, or `half` as many as it stands for tokens; the links' first."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Draws the questions and the controls.")] = 0,
     batch_size: Annotated[int, typer.Option(min=0, help="Questions read at a time; 0: what suits the device.")] = 0,
     out: OutOption = None,
@@ -38,6 +44,7 @@ def evaluate(
     """Score a wire under every condition, and print the table."""
     chosen_ratios = None if ratio is None else numbers("--ratio", ratio)
     chosen_bits = numbers("--bits", bits)
+    per_latent = slots if slots in (None, "half") else numbers("--slots", slots)[0]
     if smoke:
         n, chosen_bits = min(n or 4, 4), chosen_bits[:1]
     from latentwire.config import config_hash
@@ -57,7 +64,13 @@ def evaluate(
     if out is None:
         # a name of its own for everything that makes other results: a stopped run is found again, others never mixed
         run_hash = config_hash(
-            {"encoder": opened.fingerprint.hex(), "ids": [e.id for e in examples], "mode": mode, "seed": seed}
+            {
+                "encoder": opened.fingerprint.hex(),
+                "ids": [e.id for e in examples],
+                "mode": mode,
+                "seed": seed,
+                "slots": per_latent,
+            }
         )
         out = Path("runs/eval") / f"{Path(wire).name}-{run_hash[:6]}"
     results = run(
@@ -68,6 +81,7 @@ def evaluate(
         conditions=words(conditions),
         receivers=words(receivers),
         mode=mode,
+        slots=per_latent,
         seed=seed,
         batch_size=batch_size,
         out=out,

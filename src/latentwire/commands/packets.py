@@ -59,6 +59,9 @@ def generate(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 32,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token each time.")] = 0.0,
     seed: Annotated[int, typer.Option(help="For temperatures above 0.")] = 0,
+    slots: Annotated[
+        int | None, typer.Option(min=1, help="K/V positions for each latent; what the link gives first if left out.")
+    ] = None,
 ) -> None:
     """Let a receiver read a packet and answer, one line for each prompt."""
     received = _unpack(packet)
@@ -67,7 +70,12 @@ def generate(
     opened = open_wire(wire)
     reading = opened.receiver(chosen_receivers(opened, [receiver])[0])
     answers = reading.generate(
-        received, list(prompt or [""]), max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
+        received,
+        list(prompt or [""]),
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seed=seed,
+        slots=slots,
     )
     for answer in answers:
         typer.echo(answer)

@@ -16,15 +16,15 @@ class TextRow:
     """One question as a text condition sees it, in tokens of the receiver.
 
     text: the context. context: how many tokens it has. tail: tokens of question and anchor. anchor: tokens of the
-    anchor alone. latents: how many latents the text's packet holds. room: bytes of the packet that are left for the
-    context (all of them in context mode; in prompt mode those that the question does not take).
+    anchor alone. slots: how many K/V positions the latents of the text's packet take. room: bytes of the packet that
+    are left for the context (all of them in context mode; in prompt mode those that the question does not take).
     """
 
     text: str
     context: int
     tail: list[int]
     anchor: list[int]
-    latents: int
+    slots: int
     room: int
 
 

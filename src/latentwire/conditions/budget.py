@@ -1,6 +1,7 @@
 """The first M tokens of the prompt, wherever they end, then the anchor: what a plain cut costs, question included.
 
-M is the number of latents, in tokens of the receiver. The head is not counted, as it is not for latents.
+M is the number of K/V positions that the latents take, in tokens of the receiver. The head is not counted, as
+it is not for latents.
 """
 
 from dataclasses import dataclass
@@ -17,5 +18,5 @@ class Budget(TextCondition):
 
     def give(self, row: TextRow) -> Given:
         question = row.tail[: len(row.tail) - len(row.anchor)]
-        left = max(row.latents - row.context, 0)
-        return Given(question[:left] + row.anchor, keep=min(row.latents, row.context))
+        left = max(row.slots - row.context, 0)
+        return Given(question[:left] + row.anchor, keep=min(row.slots, row.context))

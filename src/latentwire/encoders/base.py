@@ -50,6 +50,11 @@ class Encoder(nn.Module):
     stacks: Sequence[Layers] = ()
     """Layers that training may compile."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes. An encoder may have nothing but buffers: a fitted one has no parameters."""
+        return next(itertools.chain(self.parameters(), self.buffers())).device
+
     def prepare(self, texts: list[str], width: int | None = None) -> Source:
         """Tokenise texts and cut what is longer than the window into equal pieces. CPU only.
 
@@ -77,7 +82,7 @@ class Encoder(nn.Module):
 
     def encode(self, source: Source, ratio: int, batch_size: int = 64) -> Latents:
         """Latents [texts, M, D] of prepared texts of any length: pieces are encoded in batches, then joined."""
-        device = next(self.parameters()).device
+        device = self.device
         parts = []
         for start in range(0, len(source.owner_P), batch_size):
             batch = {

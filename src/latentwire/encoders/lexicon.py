@@ -44,17 +44,16 @@ class Lexicon(nn.Module):
         if layers:
             self.lm = load_trunk(assets, weights=False) if assets else load_trunk(where, layers)
             self.stacks.append(route_prefix(self.lm))
-            width = 2 * embedding_width(self.lm)
+            self.narrow = nn.Linear(2 * embedding_width(self.lm), word, bias=False)
+        elif assets:
+            self.words = nn.Embedding(*map(int, (assets / "shape").read_text().split()))  # ty: ignore[invalid-argument-type]
         else:
-            if assets:
-                self.words = nn.Embedding(*map(int, (assets / "shape").read_text().split()))  # ty: ignore[invalid-argument-type]
-            else:
-                donor = AutoModel.from_pretrained(where, dtype=torch.float32).get_input_embeddings()
-                self.words = nn.Embedding(donor.num_embeddings, donor.embedding_dim)
-                with torch.no_grad():
-                    self.words.weight.copy_(donor.weight / donor.weight.std())
-            width = self.words.embedding_dim
-        self.narrow = nn.Linear(width, word, bias=False)
+            donor_VE = AutoModel.from_pretrained(where, dtype=torch.float32).get_input_embeddings().weight
+            self.words = nn.Embedding(len(donor_VE), word)
+            with torch.no_grad():
+                # words alone are brought to their width once: a map behind the table would only be multiplied into it
+                narrow = nn.Linear(donor_VE.shape[1], word, bias=False)
+                self.words.weight.copy_(narrow(donor_VE / donor_VE.std()))
         self.map = nn.Linear(span * per_token * word, d_z, bias=False)
 
     def prepare(
@@ -96,13 +95,13 @@ class Lexicon(nn.Module):
         good_BT = (span_BT < M) & (order_BT < J)
         # everything that does not fit lands in one spare cell, which is cut off
         cell_BT = torch.where(good_BT, span_BT * J + order_BT, M * J)
-        words_BTE = self.narrow(self.read(ids_BT.long(), at_BT < NOWHERE))
+        words_BTE = self.read(ids_BT.long(), at_BT < NOWHERE)
         grid = words_BTE.new_zeros(B, M * J + 1, words_BTE.shape[-1])
         grid = grid.scatter(1, cell_BT[..., None].expand_as(words_BTE), words_BTE)
         return self.map(grid[:, : M * J].reshape(B, M, -1))
 
     def read(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
-        """What is pooled of each token: its embedding, with layers also its state in the whole text."""
+        """What is pooled of each token, ``word`` numbers: of the token, with layers also of its state in the text."""
         if self.lm is None:
             return self.words(ids_BT)
         begin = self.tokenizer.bos_token_id
@@ -111,7 +110,7 @@ class Lexicon(nn.Module):
                 nn.functional.pad(ids_BT, (1, 0), value=begin),
                 nn.functional.pad(mask_BT, (1, 0), value=1),
             )
-        return read_both_ways(self.lm, ids_BT, mask_BT)[:, 0 if begin is None else 1 :]
+        return self.narrow(read_both_ways(self.lm, ids_BT, mask_BT)[:, 0 if begin is None else 1 :])
 
     def save_assets(self, directory: Path) -> None:
         """Write what building it again needs beside the weights."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from latentwire.encoders.base import Encoder, EncoderConfig, Source, cut, fill
 from latentwire.encoders.lexicon import Lexicon
-from latentwire.encoders.trunk import embedding_width, load_trunk, read_both_ways, starting_from
+from latentwire.encoders.trunk import checkpoint, embedding_width, load_trunk, read_both_ways, starting_from
 from latentwire.errors import UserError
 from latentwire.receivers.attention import route_prefix
 from latentwire.receivers.tokenizer import load_tokenizer, tokenizer_hash
@@ -67,7 +67,7 @@ class LMEncoder(Encoder):
     def __init__(self, config: LMEncoderConfig, assets: Path | None) -> None:
         super().__init__()
         self.config: LMEncoderConfig = config
-        where = assets / "lm" if assets else Path(config.init) if Path(config.init).is_dir() else config.init
+        where = assets / "lm" if assets else checkpoint(config.init)
         with starting_from(where):
             self.tokenizer = load_tokenizer(where)
         self.lm = load_trunk(where, weights=False) if assets else load_trunk(where, config.layers)
@@ -83,8 +83,8 @@ class LMEncoder(Encoder):
         )
         lexicons = [
             Lexicon(
-                name, assets / f"lexicon{i}" if assets else None, d_z=config.d_z, span=self.span, word=config.word,
-                per_token=config.per_token, layers=config.lexicon_layers, stretch=config.stretch,
+                checkpoint(name), assets / f"lexicon{i}" if assets else None, d_z=config.d_z, span=self.span,
+                word=config.word, per_token=config.per_token, layers=config.lexicon_layers, stretch=config.stretch,
             )
             for i, name in enumerate(config.lexicons)
         ]  # fmt: skip

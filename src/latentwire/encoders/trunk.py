@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from latentwire.errors import UserError
 from latentwire.receivers.attention import NAME, additive, decoder_layers
+from latentwire.shipped import resolve
 
 
 @contextmanager
@@ -21,6 +22,11 @@ def starting_from(where: str | Path) -> Generator[None]:
         yield
     except (OSError, ValueError) as error:
         raise UserError(f"cannot start the encoder from {where}: {' '.join(str(error).split())[:300]}") from None
+
+
+def checkpoint(where: str) -> str | Path:
+    """A shipped name (``sandbox:llama``) as its directory; everything else as transformers takes it."""
+    return resolve(where) if where.startswith("sandbox:") else where
 
 
 def load_trunk(where: str | Path, layers: int = 0, *, weights: bool = True) -> PreTrainedModel:
@@ -58,12 +64,17 @@ def read_both_ways(lm: PreTrainedModel, ids_BT: Tensor, mask_BT: Tensor, causal:
     if causal:
         sees_BTT = sees_BTT & (place_T[:, None] >= place_T)
     embeds_BTE = lm.get_input_embeddings()(ids_BT)
+    states_BTE = read_states(lm, embeds_BTE, sees_BTT, place_T[None].expand_as(ids_BT))
+    return torch.cat([states_BTE, embeds_BTE.to(states_BTE.dtype)], -1) * mask_BT[..., None]
+
+
+def read_states(lm: PreTrainedModel, embeds_BTE: Tensor, sees_BTT: Tensor, place_BT: Tensor) -> Tensor:
+    """Last states [B, T, E] of embeddings at places ``place_BT``; each sees those that ``sees_BTT`` (bool) allows."""
     device = embeds_BTE.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else embeds_BTE.dtype
-    states_BTE = lm(
+    return lm(
         inputs_embeds=embeds_BTE,
         attention_mask=additive(sees_BTT[:, None], lm, dtype),
-        position_ids=place_T[None].expand_as(ids_BT),
+        position_ids=place_BT,
         use_cache=False,
     ).last_hidden_state
-    return torch.cat([states_BTE, embeds_BTE.to(states_BTE.dtype)], -1) * mask_BT[..., None]

@@ -62,14 +62,17 @@ class Fitted:
     cut: bool
 
 
-def give(condition: TextCondition, items: Items, tokens: Tokens, encoded: Encoded | None, codec: Codec) -> list[Fitted]:
-    """What each example is given under a text condition. ``encoded``: of the ratio, where the condition has one."""
+def give(
+    condition: TextCondition, items: Items, tokens: Tokens, encoded: Encoded | None, slots: int, codec: Codec
+) -> list[Fitted]:
+    """What each example is given under a text condition. ``encoded``: of the ratio, where the condition has one, with
+    ``slots`` K/V positions for each latent."""
     found: list[Fitted] = []
     prompt = tokens.prompt
     for i, place in enumerate(items.owner):
         # in prompt mode the packet holds the question too, so a text's question is counted as well
         asked = len(prompt.question_text(items.examples[i].question).encode()) if items.mode == "prompt" else 0
-        count = 0 if encoded is None else encoded.counts[place]
+        count = 0 if encoded is None else encoded.counts[place] * slots
         size = 0 if encoded is None else encoded.packet_bytes(place, codec)
         text, ids = items.texts[place], tokens.context[place]
         got = condition.give(TextRow(text, len(ids), tokens.question[i], tokens.anchor, count, size - asked))

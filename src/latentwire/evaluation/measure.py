@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,12 +65,14 @@ def measure(
     items: Items,
     tokens: Tokens,
     encoded: Encoded | None,
+    slots: int,
     codec: Codec,
     batch_size: int,
     seed: int,
     tick: Callable[[int], None],
 ) -> Measured:
-    """Answer all examples under one condition. ``encoded``: of the ratio, where the condition has one."""
+    """Answer all examples under one condition. ``encoded``: of the ratio, where the condition has one; ``slots``: K/V
+    positions for each latent."""
     n = len(items.examples)
     m = Measured([""] * n, [0.0] * n, [0] * n, [0.0] * n, [0] * n, [0] * n, [0] * n, [0] * n)
     clock = Clock(receiver.device, m.seconds)
@@ -81,11 +82,9 @@ def measure(
         m.seconds["encode"] = encoded.seconds
         given: list[Fitted] = []
         sources = condition.sources(items.articles, seed)
-        link: Any = wire.links[receiver.name]
-        slots = link.config.adapter.slots
         lengths = [encoded.counts[sources[place]] * slots for place in items.owner]
     else:
-        given = give(condition, items, tokens, encoded, codec)
+        given = give(condition, items, tokens, encoded, slots, codec)
         lengths = [len(row.context) for row in given]
     # what each row holds besides its context
     beside = head + MAX_NEW_TOKENS + max(map(len, tokens.question))
@@ -95,7 +94,9 @@ def measure(
             places = list(dict.fromkeys(items.owner[i] for i in batch))
             rows = [places.index(items.owner[i]) for i in batch]
             with clock("adapt"), autocast(wire.device):
-                prefix = read_latents(wire, receiver, condition, items.mode, encoded, sources, places, codec, seed)
+                prefix = read_latents(
+                    wire, receiver, condition, items.mode, encoded, slots, sources, places, codec, seed
+                )
             whole = [tokens.anchor if items.mode == "prompt" else tokens.question[i] for i in batch]
             left = [receiver.geometry.window - MAX_NEW_TOKENS - prefix.next_B.tolist()[row] for row in rows]
             tails = [tokens.fit(tail, room) for tail, room in zip(whole, left, strict=True)]
@@ -142,6 +143,7 @@ def read_latents(
     condition: LatentCondition,
     mode: str,
     encoded: Encoded,
+    slots: int,
     sources: list[int],
     places: list[int],
     codec: Codec,
@@ -153,7 +155,7 @@ def read_latents(
     M = int(latents.count_B.max())
     latents = type(latents)(latents.z_BMD[:, :M], latents.mask_BM[:, :M], latents.source_B, latents.ratio_B)
     latents = condition.change(latents, places, seed)
-    return wire.prefix(receiver.name, latents.with_z(codec.fake_quantise(latents.z_BMD)), mode)
+    return wire.prefix(receiver.name, latents.with_z(codec.fake_quantise(latents.z_BMD)), mode, slots)
 
 
 def read_contexts(receiver: Receiver, contexts: list[list[int]]) -> tuple[Prefix, list[int]]:

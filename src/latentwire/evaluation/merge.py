@@ -24,8 +24,8 @@ def merge(out: Path, directories: list[Path]) -> dict[str, Any]:
     parts = [json.loads((directory / RESULTS).read_text()) for directory in directories]
     whole = parts[0]
     for part, directory in zip(parts[1:], directories[1:], strict=True):
-        for key in ("data", "mode", "seed"):
-            if part[key] != whole[key]:
+        for key in ("data", "mode", "slots", "seed"):
+            if part.get(key) != whole.get(key):
                 raise UserError(f"{directory} differs in {key!r} from {directories[0]}; they cannot be joined")
         if part["wire"]["encoder"] != whole["wire"]["encoder"]:
             raise UserError(f"{directory} is of another encoder than {directories[0]}; they cannot be joined")

@@ -32,8 +32,8 @@ Key = tuple[str, str, int | None, int | None]
 Row = dict[str, Any]
 
 
-def head(wire: Wire, examples: Sequence[Example], mode: str, seed: int) -> dict[str, Any]:
-    """What the numbers depend on. The first four entries must be equal for a stopped run to go on."""
+def head(wire: Wire, examples: Sequence[Example], mode: str, slots: int | str | None, seed: int) -> dict[str, Any]:
+    """What the numbers depend on. The entries in ``SAME`` must be equal for a stopped run to go on."""
     device = wire.device
     rows = [[e.id, e.question, e.context, list(e.answers)] for e in examples]
     return {
@@ -45,6 +45,7 @@ def head(wire: Wire, examples: Sequence[Example], mode: str, seed: int) -> dict[
         },
         "data": {"n": len(examples), "hash": config_hash({"rows": rows})},
         "mode": mode,
+        "slots": slots,
         "seed": seed,
         "versions": {
             "latentwire": __version__,
@@ -58,6 +59,8 @@ def head(wire: Wire, examples: Sequence[Example], mode: str, seed: int) -> dict[
     }
 
 
+SAME = ("wire", "data", "mode", "slots", "seed")
+"""What must be equal for rows to belong together."""
 MEASURED_ON = ("versions", "device")
 """What says where rows were measured; no reason to set rows aside, and never to be lost."""
 
@@ -139,7 +142,7 @@ class Kept:
     """Finished rows and their answers, in memory and (with ``out``) on disk.
 
     Both files are always whole: a stopped run goes on with the rows that were finished. Results of another wire, data,
-    mode or seed in the same directory are set aside under a number, never overwritten and never mixed.
+    mode, slots or seed in the same directory are set aside under a number, never overwritten and never mixed.
     """
 
     def __init__(self, out: Path | None, results: dict[str, Any]) -> None:
@@ -153,12 +156,14 @@ class Kept:
     def _find(self, out: Path) -> None:
         try:
             old = json.loads((out / RESULTS).read_text(encoding="utf-8"))
-            same = all(old[key] == self.results[key] for key in ("wire", "data", "mode", "seed"))
+            same = all(old.get(key) == self.results[key] for key in SAME)
             rows = {key_of(row): row for row in old["rows"]}
         except (json.JSONDecodeError, KeyError, TypeError):
             same, rows = False, {}
         if not same:
-            log.warning("results of another wire, data, mode or seed in %s are set aside as %s", out, _aside(out))
+            log.warning(
+                "results of another wire, data, mode, slots or seed in %s are set aside as %s", out, _aside(out)
+            )
             return
         for line in _lines(out / PREDICTIONS):
             self.said.setdefault(key_of(line), []).append(line)

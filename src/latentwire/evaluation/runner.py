@@ -41,28 +41,31 @@ def evaluate(
     conditions: Sequence[str] | None = None,
     receivers: Sequence[str] | None = None,
     mode: str = "context",
+    slots: int | str | None = None,
     seed: int = 0,
     batch_size: int = 0,
     out: Path | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Measure a wire; returns what ``results.json`` holds: ``wire``, ``data``, ``mode``, ``seed``, ``versions``,
-    ``device``, ``rows`` (see :mod:`latentwire.evaluation.results`) and ``kinds``.
+    """Measure a wire; returns what ``results.json`` holds: ``wire``, ``data``, ``mode``, ``slots``, ``seed``,
+    ``versions``, ``device``, ``rows`` (see :mod:`latentwire.evaluation.results`) and ``kinds``.
 
-    Controls and budgets are measured at the first of ``bits``. mode: ``context`` or ``prompt``. batch_size: questions
+    Controls and budgets are measured at the first of ``bits``. mode: ``context`` or ``prompt``. slots: K/V positions
+    for each latent, ``"half"`` for half as many as the latent stands for tokens, by default what each link gives first.
+    batch_size: questions
     read at a time, by default what suits the device; no score depends on it. out: rows and answers are written there as
     they come, and a run that was stopped goes on where it ended. UserError: an unknown condition, receiver, ratio or
     number of bits, or an empty context.
     """
     names = list(dict.fromkeys(receivers or wire.receivers))
-    _check(wire, examples, ratios, names, mode)
+    _check(wire, examples, ratios, names, mode, slots)
     plan = _plan(
         names, list(dict.fromkeys(conditions or ORDER)), list(dict.fromkeys(ratios)), list(dict.fromkeys(bits))
     )
     order = [job.key for job in plan]
     items = Items.of(wire, list(examples), mode)
     batch_size = batch_size or (512 if wire.device.type == "cuda" else 64)
-    kept = Kept(out, head(wire, examples, mode, seed))
+    kept = Kept(out, head(wire, examples, mode, slots, seed))
     todo = [job for job in plan if job.key not in kept.rows]
     encoded: dict[int | None, Encoded] = {}
     tokens: dict[str, Tokens] = {}
@@ -85,6 +88,7 @@ def evaluate(
                 items,
                 tokens[receiver],
                 encoded.get(ratio),
+                slots_of(wire, receiver, ratio, slots),
                 job.codec,
                 batch_size,
                 seed,
@@ -94,6 +98,14 @@ def evaluate(
     kept.results["kinds"] = by_kind(wire, items, kept.said)
     kept.write(order, [])
     return kept.results
+
+
+def slots_of(wire: Wire, receiver: str, ratio: int | None, asked: int | str | None) -> int:
+    """K/V positions for each latent of a row. UserError: more or fewer than the link was made for."""
+    link: Any = wire.links[receiver]
+    if ratio is None or asked is None:
+        return link.slots()
+    return link.slots(ratio // 2 if asked == "half" else int(asked))
 
 
 def _plan(names: list[str], conditions: list[str], ratios: list[int], bits: list[int]) -> list[Job]:
@@ -112,7 +124,8 @@ def _plan(names: list[str], conditions: list[str], ratios: list[int], bits: list
     return plan
 
 
-def _check(wire: Wire, examples: Sequence[Example], ratios: Sequence[int], names: list[str], mode: str) -> None:
+def _check(wire: Wire, examples: Sequence[Example], ratios: Sequence[int], names: list[str], mode: str,
+           slots: int | str | None) -> None:  # fmt: skip
     if not examples:
         raise UserError("there are no examples to evaluate on")
     for example in examples:
@@ -122,8 +135,12 @@ def _check(wire: Wire, examples: Sequence[Example], ratios: Sequence[int], names
         raise UserError(f"mode is {' or '.join(MODES)}, not {mode!r}")
     for ratio in ratios:
         wire.encoder.check_ratio(ratio)
+    if isinstance(slots, str) and slots != "half":
+        raise UserError(f"slots is a number or 'half', not {slots!r}")
     for name in names:
         wire.get_receiver(name)
+        for ratio in ratios:
+            slots_of(wire, name, ratio, slots)
 
 
 def _data(items: Items, encoded: Encoded | None, codec: Codec) -> Data:

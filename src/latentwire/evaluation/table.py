@@ -24,7 +24,9 @@ def print_table(results: dict[str, Any], console: Console | None = None) -> None
         rows = [row for row in results["rows"] if row["receiver"] == receiver]
         body = [cells(row) for row in rows]
         shown = columns_for(console.width, body)
-        title = f"{receiver} · {results['mode']} mode · {rows[0]['n']:,} questions · seed {results['seed']}"
+        per = results.get("slots")
+        slots = f" · {per} K/V a latent" if isinstance(per, int) else " · K/V for half the text" if per else ""
+        title = f"{receiver} · {results['mode']} mode · {rows[0]['n']:,} questions{slots} · seed {results['seed']}"
         table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for place in shown:
             name = COLUMNS[place]

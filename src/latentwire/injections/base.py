@@ -21,10 +21,14 @@ class InjectionConfig(Choice):
 
 
 class Injection(nn.Module):
-    """``forward`` gives the prefix *behind the head*: K/V of the slots alone, or head and slots where ``whole``."""
+    """``forward`` gives head and slots as a prefix. Whatever is read on top of it, the slots act on every token."""
 
     def calibrate(self, receiver: Receiver, texts: list[str]) -> None:
         """Take scales from the receiver on plain text before training; kept in the wire as buffers."""
+
+    def kv_positions(self, slots_B: Tensor) -> Tensor:
+        """How many K/V positions stand for so many slots (int64 [B]): what the receiver has to hold."""
+        return slots_B
 
     def forward(
         self, slots_BSE: Tensor, mask_BS: Tensor, positions_BS: Tensor, next_B: Tensor, receiver: Receiver

@@ -57,6 +57,13 @@ class KVPrefix(Injection):
     def forward(
         self, slots_BSE: Tensor, mask_BS: Tensor, positions_BS: Tensor, next_B: Tensor, receiver: Receiver
     ) -> Prefix:
+        head = receiver.head_for(slots_BSE.shape[0])
+        return head.then(self.without_head(slots_BSE, mask_BS, positions_BS, next_B, receiver))
+
+    def without_head(
+        self, slots_BSE: Tensor, mask_BS: Tensor, positions_BS: Tensor, next_B: Tensor, receiver: Receiver
+    ) -> Prefix:
+        """Keys and values of the slots alone, to be set behind a prefix."""
         g = self.geometry
         B, S, _ = slots_BSE.shape
         made = self.make(slots_BSE).reshape(B, S, 2, g.layers, g.kv_heads, g.head_dim)
@@ -66,4 +73,4 @@ class KVPrefix(Injection):
         k = receiver.rotate(k.flatten(1, 2), positions_BS).reshape(k.shape)
         k, v = k.to(receiver.dtype), v.to(receiver.dtype)
         kv = list(zip(k.unbind(1), v.unbind(1), strict=True))
-        return receiver.head_for(B).then(Prefix(kv, mask_BS, next_B))
+        return Prefix(kv, mask_BS, next_B)

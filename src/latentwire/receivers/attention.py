@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AttentionInterface
 
+from latentwire.types import LayerBlock
+
 NAME = "latentwire"
 
 
@@ -28,14 +30,21 @@ def prefix_attention(
     prefix_k: Tensor | None = None,
     prefix_v: Tensor | None = None,
     seen: list[tuple[Tensor, Tensor]] | None = None,
+    room: tuple[Tensor, Tensor] | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Attend to prefix and own tokens. query [B, heads, T, K]; key, value [B, H, T, K]; prefix [B or 1, H, P, K].
 
     attention_mask: what :func:`additive` made of bool [B, 1, T, P + T] for this many heads per key. ``seen`` receives
-    the joined keys and values, which are the prefix of whatever is read next.
+    the joined keys and values, which are the prefix of whatever is read next. ``room``: keys and values of which the
+    prefix is the beginning, with space behind it that the new ones are written to: nothing is copied.
     """
-    if prefix_k is not None and prefix_v is not None:
+    if room is not None and prefix_k is not None:
+        start, end = prefix_k.shape[2], prefix_k.shape[2] + key.shape[2]
+        for held, new in zip(room, (key, value), strict=True):
+            held[:, :, start:end] = new
+        key, value = room[0][:, :, :end], room[1][:, :, :end]
+    elif prefix_k is not None and prefix_v is not None:
         batch = key.shape[0]
         key = torch.cat([prefix_k.expand(batch, -1, -1, -1).to(key.dtype), key], 2)
         value = torch.cat([prefix_v.expand(batch, -1, -1, -1).to(value.dtype), value], 2)
@@ -77,22 +86,38 @@ class Layers:
 
 
 def route_prefix(model: nn.Module) -> Layers:
-    """Let ``model(..., prefix=[(k, v), ...], seen=[])`` reach each decoder layer with its own part."""
+    """Let ``model(..., prefix=[(k, v), ...], seen=[], blocks=(...))`` reach each decoder layer with its own part.
+
+    Blocks act on what their layer gives, outside of it: a compiled layer is the same with and without them.
+    """
     routed = Layers(model)
     for number, layer in enumerate(decoder_layers(model)):
 
         def forward(
-            *args: Any, prefix: Any = None, seen: Any = None, layer: Any = layer, number: int = number, **kwargs: Any
+            *args: Any,
+            prefix: Any = None,
+            seen: Any = None,
+            room: Any = None,
+            blocks: tuple[LayerBlock, ...] = (),
+            layer: Any = layer,
+            number: int = number,
+            **kwargs: Any,
         ) -> Any:
             # position_ids are used up before the layers; an unused changing tensor would only be guarded on
             kwargs.pop("position_ids", None)
             if prefix is not None:
                 kwargs["prefix_k"], kwargs["prefix_v"] = prefix[number]
+            if room is not None:
+                kwargs["room"] = room[number]
             if seen is None:
-                return routed.run(layer, *args, **kwargs)
-            own: list[tuple[Tensor, Tensor]] = []
-            out = routed.run(layer, *args, seen=own, **kwargs)
-            seen.append(own[0])
+                out = routed.run(layer, *args, **kwargs)
+            else:
+                own: list[tuple[Tensor, Tensor]] = []
+                out = routed.run(layer, *args, seen=own, **kwargs)
+                seen.append(own[0])
+            for block in blocks:
+                if block.layer == number:
+                    out = block(out)
             return out
 
         layer.forward = forward

@@ -1,12 +1,20 @@
-"""Batched decoding on top of a prefix: greedy or sampled, rows that have ended leave the batch."""
+"""Batched decoding on top of a prefix: greedy or sampled, rows that have ended leave the batch.
+
+Keys and values are written into room that is made once: joining them anew for every token would copy all of the
+context's for each of them, and that is most of a decoding step's time.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from latentwire.receivers.attention import own_causal
 from latentwire.receivers.receiver import Receiver, pad
 from latentwire.types import Generated, Prefix
+
+LEAVE = 0.75
+"""Ended rows leave once no more than this share of a batch goes on: leaving copies what is held."""
 
 
 @torch.no_grad()
@@ -24,21 +32,22 @@ def generate(
     temperature 0 is greedy. min_new_tokens: steps for which the end token is banned.
     """
     eos = receiver.prompt.eos_id
-    mask_BT, ids_BT = pad(tails, receiver.prompt.pad_id, receiver.device, left=True)
+    step_mask, step_ids = pad(tails, receiver.prompt.pad_id, receiver.device, left=True)
     generator = torch.Generator(receiver.device).manual_seed(seed)
     out: list[list[int]] = [[] for _ in tails]
-    live_N = torch.arange(len(tails), device=receiver.device)
-    step_ids, step_mask = ids_BT, mask_BT
+    rows, going = list(range(len(tails))), [True] * len(tails)
+    room = make_room(prefix, len(tails), step_ids.shape[1] + max_new_tokens, receiver.dtype)
     for step in range(max_new_tokens):
-        seen: list[tuple[Tensor, Tensor]] = []
         positions = prefix.next_B[:, None] + (step_mask.long().cumsum(-1) - 1).clamp_min(0)
-        own = (
-            step_mask[:, None, :]
-            & torch.ones(step_mask.shape[1], step_mask.shape[1], device=step_mask.device).tril().bool()
+        if not receiver.geometry.rope:
+            # rows that have ended and not left yet may run beyond the end of learned positions
+            positions = positions.clamp_max(receiver.geometry.window - 1)
+        h_BTE = receiver.states(
+            step_ids, positions_BT=positions, own_BTT=own_causal(step_mask), prefix=held(prefix, room), room=room
         )
-        own = own | torch.eye(step_mask.shape[1], dtype=torch.bool, device=step_mask.device)
-        h_BTE = receiver.states(step_ids, positions_BT=positions, own_BTT=own, prefix=prefix, seen=seen)
-        prefix = Prefix(seen, torch.cat([prefix.mask_BM, step_mask], 1), positions[:, -1] + 1)
+        end = prefix.mask_BM.shape[1] + step_ids.shape[1]
+        kv = [(k[:, :, :end], v[:, :, :end]) for k, v in room]
+        prefix = prefix.grown(kv, step_mask, positions[:, -1] + 1)
         logits_BV = receiver.logits(h_BTE[:, -1])
         if step < min_new_tokens:
             logits_BV[:, eos] = float("-inf")
@@ -46,15 +55,38 @@ def generate(
             chosen_B = torch.multinomial((logits_BV / temperature).softmax(-1), 1, generator=generator)[:, 0]
         else:
             chosen_B = logits_BV.argmax(-1)
-        going_B = chosen_B != eos
-        for row, token, going in zip(live_N.tolist(), chosen_B.tolist(), going_B.tolist(), strict=True):
-            if going:
-                out[row].append(token)
-        if not going_B.any():
+        for place, token in enumerate(chosen_B.tolist()):
+            going[place] = going[place] and token != eos
+            if going[place]:
+                out[rows[place]].append(token)
+        if not any(going):
             break
-        if not going_B.all():
-            keep_N = going_B.nonzero()[:, 0]
-            live_N, chosen_B, prefix = live_N[keep_N], chosen_B[keep_N], prefix.take(keep_N)
+        if sum(going) <= LEAVE * len(going):
+            keep_N = torch.tensor([place for place, on in enumerate(going) if on], device=receiver.device)
+            rows = [rows[place] for place in keep_N.tolist()]
+            going, chosen_B = [True] * len(rows), chosen_B[keep_N]
+            room = [(k[keep_N], v[keep_N]) for k, v in room]
+            prefix = Prefix([], prefix.mask_BM, prefix.next_B, prefix.blocks).take(keep_N)
         step_ids = chosen_B[:, None]
         step_mask = torch.ones_like(step_ids, dtype=torch.bool)
     return Generated([text.strip() for text in receiver.tokenizer.batch_decode(out, skip_special_tokens=True)], out)
+
+
+def make_room(prefix: Prefix, batch: int, more: int, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
+    """The prefix's K/V with space for ``more`` positions behind them."""
+
+    def wide(x_BHMK: Tensor) -> Tensor:
+        _, H, M, K = x_BHMK.shape
+        # zeros, not whatever was there: masked positions still meet the arithmetic
+        room_BHMK = torch.zeros(batch, H, M + more, K, dtype=dtype, device=x_BHMK.device)
+        room_BHMK[:, :, :M] = x_BHMK
+        return room_BHMK
+
+    return [(wide(k), wide(v)) for k, v in prefix.kv]
+
+
+def held(prefix: Prefix, room: list[tuple[Tensor, Tensor]]) -> Prefix:
+    """The prefix as the beginning of its room."""
+    M = prefix.mask_BM.shape[1]
+    kv = [(k[:, :, :M], v[:, :, :M]) for k, v in room]
+    return Prefix(kv, prefix.mask_BM, prefix.next_B, prefix.blocks)

@@ -51,11 +51,13 @@ class Receiver:
         own_BTT: Tensor,
         prefix: Prefix | None = None,
         seen: list[tuple[Tensor, Tensor]] | None = None,
+        room: list[tuple[Tensor, Tensor]] | None = None,
     ) -> Tensor:
         """Last hidden states [B, T, E] of tokens or vectors read on top of ``prefix``.
 
         positions_BT: int64, where each token stands (never derived from the mask: forward does not, and GPT-2 shows
         it). own_BTT: bool, who sees whom among the rows' own tokens. seen: receives per layer the joined K/V.
+        room: per layer K/V that ``prefix`` is the beginning of; new ones are written behind it.
         """
         if embeds_BTE is not None:
             embeds_BTE = embeds_BTE.to(self.dtype)
@@ -66,6 +68,10 @@ class Receiver:
         extra: dict[str, Any] = {} if prefix is None else {"prefix": prefix.kv}
         if seen is not None:
             extra["seen"] = seen
+        if room is not None:
+            extra["room"] = room
+        if prefix is not None and prefix.blocks:
+            extra["blocks"] = prefix.blocks
         out = self.decoder(
             input_ids=ids_BT,
             inputs_embeds=embeds_BTE,
@@ -101,11 +107,10 @@ class Receiver:
             prefix=prefix,
             seen=seen,
         )
-        before = mask_BT.new_zeros(mask_BT.shape[0], 0) if prefix is None else prefix.mask_BM
-        mask_BM = torch.cat([before.expand(mask_BT.shape[0], -1), mask_BT], 1)
         last_B = torch.where(mask_BT, positions_BT, -1).amax(-1) + 1
-        floor_B = torch.zeros_like(last_B) if prefix is None else prefix.next_B.expand_as(last_B)
-        return Prefix(seen, mask_BM, torch.maximum(last_B, floor_B))
+        if prefix is None:
+            return Prefix(seen, mask_BT, last_B)
+        return prefix.grown(seen, mask_BT, torch.maximum(last_B, prefix.next_B.expand_as(last_B)))
 
     def head(self) -> Prefix:
         """Prefix of the layout's beginning (``<s>Context:``), batch of one; read once and kept."""

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import argparse
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor, nn
+from torch import Tensor
 
+from latentwire.adapters.base import Expand
 from latentwire.data.rows import data_dir
 from latentwire.data.squad import load_split
 from latentwire.errors import UserError
@@ -35,20 +37,16 @@ def carry(old: Wire, new: Wire, name: str, texts: list[str], batch: int = 50) ->
         raise UserError("the two wires have no ratio in common; a link cannot be carried over")
     link = copy.deepcopy(old.links[name])
     first = getattr(link.adapter, "expand", None)
-    if not isinstance(first, nn.Linear):
+    if not isinstance(first, Expand):
         raise UserError(f"the adapter of {name!r} does not begin with a linear map; train its link anew")
     kept = max(1, len(texts) // 10)
     x_ND, y_ND = latents_of(old, new, texts[kept:], ratios, batch)
     map_DD = fit(x_ND, y_ND)
     x_ND, y_ND = latents_of(old, new, texts[:kept], ratios, batch)
     missed = (y_ND - with_one(x_ND) @ map_DD).square().sum() / (y_ND - y_ND.mean(0)).square().sum()
-    with torch.no_grad():
-        weight_ED = first.weight.clone()
-        through = nn.Linear(x_ND.shape[1], len(weight_ED)).to(weight_ED.device)
-        through.weight.copy_(weight_ED @ map_DD[:-1].T)
-        through.bias.copy_(weight_ED @ map_DD[-1] + first.bias)
-        link.adapter.expand = through
-    new.join(name, old.settings.links[name], texts[:kept])
+    first.stand_behind(map_DD)
+    # where the old link once started from may be gone
+    new.join(name, replace(old.settings.links[name], start="", freeze=False), texts[:kept])
     new.links[name] = link
     return 1 - float(missed)
 

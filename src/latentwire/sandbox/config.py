@@ -17,6 +17,7 @@ class ReaderConfig:
     shape: Shape = field(default_factory=Shape)
     tokenizer: str = "bpe"
     tokenizer_sample: int = 8  # every n-th article
+    tokenizer_text: str = ""  # fitted to the files whose names begin so (several with commas between); "": all
     shipped_tokenizer: bool = True  # take the package's own where there is one of that name
     row: int = 512
     batch: int = 64
@@ -29,6 +30,7 @@ class ReaderConfig:
     epochs: float = 5.0  # of real questions; more would make the reader know train answers by heart
     rest: float = 0.2  # weight of the loss on words that are not the answer
     compiled: bool = True
+    graphs: bool = True  # forward and backward as CUDA graphs, where there is CUDA and ``compiled``
     device: str = "auto"
     workers: int = 0  # processes that tokenise; 0: one a core
     limit: int | None = None

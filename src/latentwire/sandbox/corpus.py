@@ -66,7 +66,10 @@ def tokenizer(config: ReaderConfig, data: Path, path: Path) -> None:
         pass  # a reader of one's own: fitted below
 
     def sample() -> Iterator[str]:
-        for file in text_files(data):
+        wanted = tuple(filter(None, config.tokenizer_text.split(",")))
+        for file in sorted((data / "text").glob("*.jsonl*")) if wanted else text_files(data):
+            if not file.name.startswith(wanted or ""):
+                continue
             for line, row in read_jsonl(file):
                 if config.limit is not None and line > config.limit:
                     break

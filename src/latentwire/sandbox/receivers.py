@@ -30,6 +30,7 @@ from latentwire.sandbox import checkpoint, corpus, packing
 from latentwire.sandbox.config import ReaderConfig
 from latentwire.sandbox.feed import Batch, Feed, dummy
 from latentwire.sandbox.optim import Optimiser
+from latentwire.sandbox.replay import Replay
 from latentwire.sandbox.schedule import Clock
 from latentwire.sandbox.trunk import Trunk, init
 
@@ -52,7 +53,9 @@ class Run:
         for leaf in self.weights.values():
             leaf.grad = torch.zeros_like(leaf)
         self.optimiser = Optimiser(self.weights, masters)
-        self.trunk = Trunk(config.shape, self.weights, config.compiled and self.device.type == "cuda")
+        compiled = config.compiled and self.device.type == "cuda"
+        self.trunk = Trunk(config.shape, self.weights, compiled)
+        self.pass_both_ways = Replay(self._plain).run if compiled and config.graphs else self._plain
         self.clock = Clock({"language": config.language, "questions": config.questions})
         self.tokens = 0
         self.metrics = self.folder / "metrics.jsonl"
@@ -101,10 +104,14 @@ class Run:
 
     def step(self, batch: Batch, rate: float) -> tuple[Tensor, Tensor]:
         """One optimiser step; returns the logged loss and the gradient's norm, both still on the device."""
-        loss, logged = self.loss(batch)
-        loss.backward()
+        logged = self.pass_both_ways(batch)
         self.tokens += batch.ids.numel()
         return logged, self.optimiser.step(rate)
+
+    def _plain(self, batch: Batch) -> Tensor:
+        loss, logged = self.loss(batch)
+        loss.backward()
+        return logged
 
     def batch(self, feed: Feed) -> Batch:
         """The next batch of the current phase."""

@@ -12,8 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 @contextmanager
-def training_bar(total: int | None) -> Generator[Callable[[int, int, dict[str, Any]], None]]:
-    """Yields ``show(step, total, row)``; ``row`` is a line of metrics.jsonl."""
+def training_bar(total: int | None, quiet: bool = False) -> Generator[Callable[[int, int, dict[str, Any]], None]]:
+    """Yields ``show(step, total, row)``; ``row`` is a line of metrics.jsonl. quiet: nothing is shown."""
+    if quiet:
+        yield lambda step, total, row: None
+        return
     console = Console(file=sys.stderr)
     if not console.is_terminal:
 

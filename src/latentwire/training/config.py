@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from latentwire.objectives import ObjectiveConfig
+from latentwire.types import MODES
 from latentwire.wire import WireConfig
 
 
@@ -15,7 +16,8 @@ class CorpusConfig:
     text. contexts: question passages at most (0: all).
 
     made: passages of plain text whose questions are made from their own sentences (see data/cloze.py), added to
-    the people's. shortest, longest: encoder tokens of a passage. row: tokens of a row of text (continuation, recall).
+    the people's. prompts: of all these questions so many are encoded behind their passages as well, for draws of
+    prompt mode. shortest, longest: encoder tokens of a passage. row: tokens of a row of text (continuation, recall).
     asked: tokens of a question with its answer.
     dev: questions of the slice kept aside, for choosing the best checkpoint. threads: processes that tokenise.
     stretch: receiver tokens that are kept for each encoder token of a passage; passages beyond it are left out.
@@ -26,6 +28,7 @@ class CorpusConfig:
     windows: int = 400_000
     contexts: int = 0
     made: int = 0
+    prompts: int = 0
     shortest: int = 128
     longest: int = 256
     row: int = 64
@@ -46,17 +49,35 @@ class Stage:
 
 
 @dataclass
+class Draw:
+    """What a step may be at: source tokens per latent, slots that a receiver gets for each latent (the link's first
+    number if left out), and how often (``share``, relative to the other draws). mode ``prompt``: the question is
+    encoded behind its passage, and the receiver answers from latents alone (needs ``corpus.prompts``)."""
+
+    ratio: int = 4
+    slots: int | None = None
+    share: float = 1.0
+    mode: str = "context"
+
+    @property
+    def name(self) -> str:
+        """``4x``, or ``4x2`` with two slots for each latent; ``4x-prompt`` in prompt mode."""
+        return f"{self.ratio}x{self.slots or ''}" + (f"-{self.mode}" if self.mode != MODES[0] else "")
+
+
+@dataclass
 class TrainConfig:
-    """wire: the wire to train, or with ``start`` (a trained wire) and ``join`` (link names) only these new links.
+    """wire: the wire to train; or ``start``, a trained wire that is trained on; or ``start`` and ``join`` (link names),
+    to give it these new links and train them alone. links: of the wire's links only these take part, and others are not
+    kept (default: all; a changed encoder is no longer the one that a link left out was made for).
 
     steps, or minutes (the number of steps is then fixed from the speed measured at the beginning). passages: passages
     per step. asks: questions behind each passage. rate: peak learning rate of the links; the encoder's is
     ``encoder_rate``. optimizer: ``adamw``, or ``muon`` for the matrices of linear layers. best_over: half-life, in
     evaluations, of the smoothed metric that chooses the best checkpoint.
-    ratios: from which each step draws its own; one that stands there twice is drawn twice as often (default:
-    each of the encoder's alike).
-    graphs: record a step's forward and backward as CUDA graphs (one GPU, compiled steps). New: not tried
-    on a GPU yet.
+    draws: ratio and slots of the steps, drawn by their shares (default: each of the encoder's ratios alike).
+    graphs: record a step's forward and backward as CUDA graphs where there is one GPU and steps are compiled: a third
+    faster on an H100 that a run has for itself. Elsewhere steps are ordinary.
     score: questions of the slice kept aside that the finished wire answers, to ``dev/results.json`` of the run.
     """
 
@@ -66,6 +87,7 @@ class TrainConfig:
     stages: list[Stage] = field(default_factory=lambda: [Stage(0.65, 0.0), Stage(1.0, 0.75)])
     start: str = ""
     join: list[str] = field(default_factory=list)
+    links: list[str] = field(default_factory=list)
     seed: int = 0
     steps: int = 0
     minutes: float = 0.0
@@ -83,7 +105,7 @@ class TrainConfig:
     eval_every: int = 500
     save_every: int = 1000
     best_over: float = 2.0
-    ratios: tuple[int, ...] = ()
+    draws: list[Draw] = field(default_factory=list)
     score: int = 0
     on_collapse: str = "warn"
     compile: str = "auto"

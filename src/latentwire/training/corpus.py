@@ -24,7 +24,7 @@ from latentwire.errors import UserError
 from latentwire.prompt import Prompt
 from latentwire.training.config import CorpusConfig
 from latentwire.training.store import Store
-from latentwire.types import Example
+from latentwire.types import MODES, Example
 
 log = logging.getLogger(__name__)
 CHARS_PER_TOKEN = 4.3  # a first guess for cutting; what turns out too long is left out
@@ -98,17 +98,26 @@ def made_questions(articles: Iterable[str], config: CorpusConfig, seed: int) -> 
 
 
 def question_store(
-    examples: list[Example], encoder: Encoder, prompts: dict[str, Prompt], config: CorpusConfig
+    examples: list[Example],
+    encoder: Encoder,
+    prompts: dict[str, Prompt],
+    config: CorpusConfig,
+    mode: str = MODES[0],
 ) -> Store:
-    """Tokenise contexts, each with all its questions; what does not fit the fixed shapes is left out and counted."""
+    """Tokenise contexts, each with all its questions; what does not fit the fixed shapes is left out and counted.
+
+    mode ``prompt``: each question stands behind its context and is read with it, and only the anchor follows.
+    """
     by_context: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    layout = next(iter(prompts.values()))
     for example in examples:
-        by_context[example.context].append((example.question, example.answers[0]))
+        context = example.context + (layout.question_text(example.question) if mode == "prompt" else "")
+        by_context[context].append((example.question, example.answers[0]))
     groups = list(by_context.items())[: config.contexts or None]
     jobs = [groups[i : i + 500] for i in range(0, len(groups), 500)]
 
     def work(part: list[tuple[str, list[tuple[str, str]]]]) -> Store | None:
-        return _question_part(part, encoder, prompts, config)
+        return _question_part(part, encoder, prompts, config, mode)
 
     store = _joined([part for part in _spread(work, jobs, config.threads) if part is not None])
     if store.size < len(groups):
@@ -117,14 +126,21 @@ def question_store(
 
 
 def _question_part(
-    groups: list[tuple[str, list[tuple[str, str]]]], encoder: Encoder, prompts: dict[str, Prompt], config: CorpusConfig
+    groups: list[tuple[str, list[tuple[str, str]]]],
+    encoder: Encoder,
+    prompts: dict[str, Prompt],
+    config: CorpusConfig,
+    mode: str,
 ) -> Store | None:
     fits, source, rows = _fitting([context for context, _ in groups], encoder, prompts, config)
     pairs = [(place, *pair) for place, i in enumerate(fits) for pair in groups[i][1]]
     good = np.ones(len(pairs), dtype=bool)
     lines: dict[str, tuple[list[list[int]], list[list[int]]]] = {}
     for name, prompt in prompts.items():
-        asked, told = prompt.question_ids([q for _, q, _ in pairs]), prompt.answer_ids([a for _, _, a in pairs])
+        asked = prompt.question_ids([q for _, q, _ in pairs])
+        if mode == "prompt":
+            asked = [prompt.anchor_ids()] * len(pairs)
+        told = prompt.answer_ids([a for _, _, a in pairs])
         lines[name] = asked, told
         good &= _lengths(asked) + _lengths(told) <= config.asked
     chosen = np.flatnonzero(good).tolist()

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from latentwire.training.step import Step, Work
+from latentwire.types import MODES
 
 Parts = tuple[Tensor, dict[str, Tensor]]
 
@@ -34,7 +35,8 @@ class Recording:
 
 
 class Graphs:
-    """``run(work, ratio)`` leaves the gradients in the parameters, like a backward pass, and returns loss and parts.
+    """``run(work, ratio, slots, mode)`` leaves the gradients in the parameters, like a backward pass, and returns
+    loss and parts.
 
     What it returns is overwritten by the next step of its kind. warm: ordinary steps before a kind is recorded (they
     compile what there is to compile). record: makes a recording of a function; tests give one that needs no GPU.
@@ -53,16 +55,16 @@ class Graphs:
         self.seen: Counter = Counter()
         self.held: dict[Any, Recording] = {}
 
-    def run(self, work: Work, ratio: int) -> Parts:
+    def run(self, work: Work, ratio: int, slots: int | None = None, mode: str = MODES[0]) -> Parts:
         """One forward and backward."""
         given = list(tensors(work))
-        key = ratio, work.pieces, work.weights, tuple((t.shape, t.dtype) for t in given)
+        key = ratio, slots, mode, work.pieces, work.weights, tuple((t.shape, t.dtype) for t in given)
         found = self.held.get(key)
         if found is None:
             self.seen[key] += 1
             if self.seen[key] <= self.warm:
-                return self._plain(work, ratio)
-            found = self.held[key] = self._recording(work, ratio)
+                return self._plain(work, ratio, slots, mode)
+            found = self.held[key] = self._recording(work, ratio, slots, mode)
         for place, value in zip(found.reads, given, strict=True):
             place.copy_(value, non_blocking=True)
         found.graph.replay()
@@ -70,25 +72,26 @@ class Graphs:
             parameter.grad = gradient
         return found.loss, found.metrics
 
-    def _plain(self, work: Work, ratio: int) -> Parts:
+    def _plain(self, work: Work, ratio: int, slots: int | None, mode: str) -> Parts:
         with self.autocast():
-            loss, metrics = self.step.losses(work, ratio)
+            loss, metrics = self.step.losses(work, ratio, slots, mode)
         loss.backward()
         return loss.detach(), metrics
 
-    def _recording(self, work: Work, ratio: int) -> Recording:
+    def _recording(self, work: Work, ratio: int, slots: int | None, mode: str) -> Recording:
         own = copied(work)
         for parameter in self.parameters:
             parameter.grad = None  # the backward pass that is recorded makes gradients of its own
         pool = next(iter(self.held.values())).graph.pool() if self.held else None
-        graph, (loss, metrics) = self.record(lambda: self._plain(own, ratio), pool)
+        graph, (loss, metrics) = self.record(lambda: self._plain(own, ratio, slots, mode), pool)
         return Recording(graph, list(tensors(own)), loss, metrics, [p.grad for p in self.parameters])
 
 
 def record_cuda(work: Callable[[], Parts], pool: Any) -> tuple[Any, Parts]:
     """Record ``work`` as a CUDA graph; graphs share their memory, since only one runs at a time."""
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool):
+    # other threads (a process group's watchdog, say) may ask the GPU things meanwhile
+    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
         left = work()
     return graph, left
 

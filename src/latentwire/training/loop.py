@@ -12,16 +12,16 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from latentwire.errors import UserError
 from latentwire.training import checkpoint
 from latentwire.training.bar import training_bar
 from latentwire.training.batches import Batches
 from latentwire.training.checkpoint import Progress
-from latentwire.training.config import Stage, TrainConfig
+from latentwire.training.config import Draw, Stage, TrainConfig
 from latentwire.training.graphs import Graphs
 from latentwire.training.optim import MuonAdamW, matrices
 from latentwire.training.setup import Run
 from latentwire.training.throughput import peak_flops, step_flops
+from latentwire.training.together import Together
 from latentwire.training.watch import CollapseWatch
 
 log = logging.getLogger(__name__)
@@ -43,21 +43,22 @@ class Loop:
                 chosen = [p for p in parameters if (id(p) in flat) == muon]
                 if chosen:
                     groups.append({"params": chosen, "lr": rate, "peak": rate, "muon": muon})
-        optimizer = MuonAdamW(
+        self.optimizer = MuonAdamW(
             groups, betas=config.betas, weight_decay=config.weight_decay, fused=accelerator.device.type == "cuda"
         )
-        self.step, self.optimizer = accelerator.prepare(run.step, optimizer)
-        self.plain_optimizer = optimizer
+        self.together = Together(accelerator.process_index, accelerator.num_processes)
+        self.together.start_alike(wire)
         self.graphs = self._graphs() if config.graphs else None
         self.progress = Progress(total=config.steps)
         self.watch = CollapseWatch(config.on_collapse)
         self.peak = peak_flops(accelerator.device)
         self.began = time.monotonic()
-        self.drawn_ratio = 0
+        self.draws = config.draws or [Draw(ratio) for ratio in run.wire.ratios]
+        self.drawn = self.draws[0]
 
-    def _graphs(self) -> Graphs:
-        if self.accelerator.device.type != "cuda" or self.accelerator.num_processes > 1 or not self.run.compiled:
-            raise UserError("graphs need one CUDA GPU and compiled steps; leave graphs at false")
+    def _graphs(self) -> Graphs | None:
+        if self.accelerator.device.type != "cuda" or not self.run.compiled:
+            return None
         return Graphs(self.run.step, self.parameters, self.accelerator.autocast)
 
     # -- schedules --------------------------------------------------------------------------------------------------
@@ -78,16 +79,20 @@ class Loop:
     def source(self) -> str:
         """Whether this step is text or questions; drawn from (seed, step)."""
         stage: Stage = next(s for s in self.config.stages if self.done() <= s.until)
-        if self.run.text is None:
+        if self.run.stores["text"] is None:
             return "questions"
-        if self.run.questions is None:
+        if self.run.stores["questions"] is None:
             return "text"
         return "questions" if self.luck(0) < stage.questions else "text"
 
-    def ratio(self) -> int:
-        """Source tokens per latent of this step; drawn, so that figures logged at every n-th step are of all ratios."""
-        ratios = self.config.ratios or self.run.wire.ratios
-        return ratios[int(self.luck(1) * len(ratios))]
+    def draw(self) -> Draw:
+        """Ratio and slots of this step; drawn, so that figures logged at every n-th step are of all kinds."""
+        place = self.luck(1) * sum(draw.share for draw in self.draws)
+        for draw in self.draws:
+            place -= draw.share
+            if place < 0:
+                return draw
+        return self.draws[-1]
 
     def luck(self, stream: int) -> float:
         """A number in [0, 1) drawn from (seed, stream, step): the same after a restart."""
@@ -99,22 +104,27 @@ class Loop:
     def advance(self) -> tuple[str, torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
         """One optimiser step; metrics stay on the device (reading them would make the GPU wait)."""
         config, progress = self.config, self.progress
-        source = self.source()
+        draw = self.drawn = self.draw()
+        source = "questions" if draw.mode == "prompt" else self.source()
         device = self.accelerator.device
-        generator = torch.Generator(device).manual_seed(config.seed * 1_000_003 + progress.step)
-        store: Batches | None = self.run.text if source == "text" else self.run.questions
+        generator = torch.Generator(device).manual_seed(
+            (config.seed + 101 * self.together.rank) * 1_000_003 + progress.step
+        )
+        store: Batches | None = self.run.stores[draw.mode if draw.mode == "prompt" else source]
         assert store is not None
         drawn = progress.text_steps if source == "text" else progress.question_steps
-        batch = store.draw(drawn, config.seed, generator)
-        for group in self.plain_optimizer.param_groups:
+        # processes take turns in one order of the passages
+        batch = store.draw(drawn * self.together.world + self.together.rank, config.seed, generator)
+        for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * self.rate()
-        ratio = self.drawn_ratio = self.ratio()
         if self.graphs is not None:
-            loss, metrics = self.graphs.run(self.run.step.cut(batch, source, self.done(), generator), ratio)
+            work = self.run.step.cut(batch, source, self.done(), generator)
+            loss, metrics = self.graphs.run(work, draw.ratio, draw.slots, draw.mode)
         else:
             with self.accelerator.autocast():
-                loss, metrics = self.step(batch, source, ratio, self.done(), generator)
-            self.accelerator.backward(loss)
+                loss, metrics = self.run.step(batch, source, draw.ratio, draw.slots, draw.mode, self.done(), generator)
+            loss.backward()
+        self.together.average(self.parameters)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.clip, error_if_nonfinite=False)
         # a step that is not a number must not reach the weights; zeroed gradients only let the moments decay
         good = torch.isfinite(norm)
@@ -136,50 +146,55 @@ class Loop:
         """Train to the end; write the wire."""
         config, run, progress = self.config, self.run, self.progress
         folder = self.out / "checkpoints"
-        if resume and (found := checkpoint.load(folder, run.wire, self.plain_optimizer)):
+        if resume and (found := checkpoint.load(folder, run.wire, self.optimizer)):
             progress = self.progress = found
             log.info("resuming at step %d", progress.step)
         log_file = (self.out / "metrics.jsonl").open("a")
         run.compile()
         marked, marked_step, before = time.monotonic(), progress.step, progress.seconds
-        with training_bar(config.steps or None) as bar:
+        main = self.together.main
+        with training_bar(config.steps or None, quiet=not main) as bar:
             while not self.finished(before):
                 source, loss, metrics, norm = self.advance()
                 now = time.monotonic()
                 progress.seconds = before + now - self.began
                 if progress.step % config.log_every == 0 or progress.step == progress.total:
                     row = self.row(source, loss, metrics, norm, (now - marked) / (progress.step - marked_step))
-                    log_file.write(json.dumps(row) + "\n")
-                    log_file.flush()
+                    if main:
+                        log_file.write(json.dumps(row) + "\n")
+                        log_file.flush()
                     bar(progress.step, progress.total, row)
                     self.look(row)
                     marked, marked_step = time.monotonic(), progress.step
                     self.plan(row["step_seconds"], before)
-                if config.eval_every and progress.step % config.eval_every == 0:
+                if main and config.eval_every and progress.step % config.eval_every == 0:
                     self.evaluate(log_file)
                     marked, marked_step = time.monotonic(), progress.step
-                if config.save_every and progress.step % config.save_every == 0:
-                    checkpoint.save(folder, run.wire, self.plain_optimizer, progress)
+                if main and config.save_every and progress.step % config.save_every == 0:
+                    checkpoint.save(folder, run.wire, self.optimizer, progress)
                     marked, marked_step = time.monotonic(), progress.step
-        if not config.eval_every or progress.step % config.eval_every:
+        if main and (not config.eval_every or progress.step % config.eval_every):
             self.evaluate(log_file)
         run.compile(False)
         run.wire.eval()
-        run.wire.save_pretrained(self.out / "wire")
-        checkpoint.save(folder, run.wire, self.plain_optimizer, progress)
+        if main:
+            run.wire.save_pretrained(self.out / "wire")
+            checkpoint.save(folder, run.wire, self.optimizer, progress)
         log_file.close()
+        self.accelerator.wait_for_everyone()
 
     def finished(self, before: float) -> bool:
-        """All steps done, or the minutes are over."""
-        if self.config.minutes:
+        """All steps done, or the minutes over (several processes look at their steps alone, which they agree on)."""
+        if self.config.minutes and self.together.world == 1:
             return before + time.monotonic() - self.began >= 60 * self.config.minutes
-        return self.progress.step >= self.progress.total
+        return self.progress.total > 0 and self.progress.step >= self.progress.total
 
     def plan(self, step_seconds: float, before: float) -> None:
         """With ``minutes``, how many steps that will be at the present speed (the schedules follow)."""
         if self.config.minutes and self.progress.step >= 3 * self.config.log_every:
             left = 60 * self.config.minutes - (before + time.monotonic() - self.began)
-            self.progress.total = self.progress.step + max(int(left / max(step_seconds, 1e-6)), 0)
+            total = self.progress.step + max(int(left / max(step_seconds, 1e-6)), 0)
+            self.progress.total = self.together.agree(total, self.accelerator.device)
 
     def row(
         self, source: str, loss: torch.Tensor, metrics: dict[str, torch.Tensor], norm: torch.Tensor, seconds: float
@@ -193,7 +208,7 @@ class Loop:
         row = {
             "step": self.progress.step,
             "source": source,
-            "ratio": self.drawn_ratio,
+            "draw": self.drawn.name,
             "loss": round(float(loss), 5),
             "gradient": round(float(norm), 4),
             "rate": round(self.rate() * self.config.rate, 8),
@@ -204,7 +219,7 @@ class Loop:
         }
         if self.peak:
             flops = step_flops(self.run.wire, self.config.passages, self.run.source_tokens, self.run.read_tokens,
-                               behind, self.run.step.slots, self.run.names)  # fmt: skip
+                               behind, self.run.step.least, self.run.names)  # fmt: skip
             row["utilisation"] = round(flops / seconds / self.peak, 4)
         return row | {key: round(float(value), 5) for key, value in metrics.items()}
 
@@ -218,19 +233,23 @@ class Loop:
     @torch.no_grad()
     def evaluate(self, log_file: Any) -> None:
         """Answer loss on the slice kept aside; the best checkpoint is chosen by its smoothed value."""
-        if self.run.dev is None:
+        if self.run.stores["dev"] is None:
             return
         self.run.compile(False)
         self.run.wire.eval()
         row: dict[str, Any] = {"step": self.progress.step, "source": "dev"}
         losses = []
         device = self.accelerator.device
-        for ratio in self.run.wire.ratios:
+        for draw in self.draws:
             generator = torch.Generator(device).manual_seed(self.config.seed)
-            batch = self.run.dev.draw(0, 0, generator)
+            dev = self.run.stores["dev-prompt" if draw.mode == "prompt" else "dev"]
+            assert dev is not None
+            batch = dev.draw(0, 0, generator)
             with self.accelerator.autocast():
-                _, metrics = self.step(batch, "questions", ratio, self.done(), generator)
-            row |= {f"{key}@{ratio}x": round(float(value), 5) for key, value in metrics.items()}
+                _, metrics = self.run.step(
+                    batch, "questions", draw.ratio, draw.slots, draw.mode, self.done(), generator
+                )
+            row |= {f"{key}@{draw.name}": round(float(value), 5) for key, value in metrics.items()}
             losses += [float(metrics[f"{name}/answer"]) for name in self.run.names if f"{name}/answer" in metrics]
         self.run.wire.train()
         self.run.compile()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import torch
@@ -21,24 +22,25 @@ from latentwire.training.config import TrainConfig
 from latentwire.training.corpus import cut_windows, made_questions, question_store, text_store
 from latentwire.training.step import Step, token_losses
 from latentwire.training.store import Store, cached
-from latentwire.types import Example
+from latentwire.types import MODES, Example
 from latentwire.wire import Wire
 
 log = logging.getLogger(__name__)
+STORES = ("text", "questions", "prompt", "dev", "dev-prompt")
+"""Passages with what stands behind them: text, questions, and questions encoded with the passage; of the latter two
+also those kept aside."""
 CALIBRATION = 256  # passages from which links take their statistics
 
 
 @dataclass
 class Run:
-    """All that the loop works on. rows: rows per passage of each kind of step. aside: questions that choices are made
-    on."""
+    """All that the loop works on. stores: by the names in ``STORES``. rows: rows per passage of each kind of step.
+    aside: questions that choices are made on."""
 
     wire: Wire
     step: Step
     names: list[str]
-    text: Batches | None
-    questions: Batches | None
-    dev: Batches | None
+    stores: dict[str, Batches | None]
     rows: dict[str, int]
     source_tokens: int
     read_tokens: int
@@ -66,7 +68,9 @@ def prepare(config: TrainConfig, data: str | None, accelerator: Accelerator) -> 
     calibration = [passage for passage, _ in pairs[:CALIBRATION]] or [e.context for e in train[:CALIBRATION]]
     wire, names = make_wire(config, calibration, device)
     prompts = {name: wire.frozen[name].prompt for name in names}
-    run = assemble(config, wire, names, tokenise(config, wire, prompts, pairs, train, dev), device)
+    with accelerator.main_process_first():  # the others find its stores, where there is a cache
+        stores = tokenise(config, wire, prompts, pairs, train, dev)
+    run = assemble(config, wire, names, stores, device)
     run.aside = dev
     return run
 
@@ -81,19 +85,20 @@ def assemble(
         return None if store is None else Batches(store, newline, size, config.asks, device)
 
     objectives = {name: objective.build() for name, objective in config.objectives.items()}
-    slots = max(-(-config.corpus.longest // ratio) for ratio in wire.ratios)
-    step = Step(wire, objectives, config.corpus.row, slots, names)
+    least = max(-(-config.corpus.longest // ratio) for ratio in wire.ratios)
+    step = Step(wire, objectives, config.corpus.row, least, names)
     for name in names:
         wire.frozen[name].head()  # read now, or its odd shape would be compiled
     wire.train()
     text_rows = sum(getattr(o.config, "rows", 1) for o in objectives.values() if o.source == "text")
+    aside = max(1, config.corpus.dev // config.asks)
     return Run(
         wire=wire,
         step=step,
         names=names,
-        text=batches(stores["text"], config.passages),
-        questions=batches(stores["questions"], config.passages),
-        dev=batches(stores["dev"], max(1, config.corpus.dev // config.asks)),
+        stores={
+            name: batches(stores.get(name), aside if name.startswith("dev") else config.passages) for name in STORES
+        },
         rows={"text": text_rows, "questions": config.asks},
         source_tokens=config.corpus.longest,
         read_tokens=int(config.corpus.longest * config.corpus.stretch),
@@ -104,7 +109,11 @@ def assemble(
 def make_wire(config: TrainConfig, texts: list[str], device: torch.device) -> tuple[Wire, list[str]]:
     """The wire to train and the names of the links that learn."""
     if not config.start:
-        wire = Wire.create(config.wire, texts, device)
+        links = {name: link for name, link in config.wire.links.items() if name in (config.links or config.wire.links)}
+        wire = Wire.create(replace(config.wire, links=links), texts, device)
+        return wire, wire.receivers
+    if not config.join:
+        wire = Wire.from_pretrained(config.start, device=device, receivers=config.links or None)
         return wire, wire.receivers
     # a link of the same name is made anew: the config that made a wire's link makes it again
     wire = Wire.from_pretrained(config.start, device=device, without=config.join)
@@ -112,12 +121,10 @@ def make_wire(config: TrainConfig, texts: list[str], device: torch.device) -> tu
         if name not in config.wire.links:
             raise UserError(f"join names {name!r}, but wire.links has no such link; describe it there")
         wire.join(name, config.wire.links[name], texts)
-    if not config.join:
-        return wire, wire.receivers
     # encoder and earlier links stay as they are, bit for bit
     wire.requires_grad_(False)
     for name in config.join:
-        wire.links[name].requires_grad_(True)
+        wire.links[name].requires_grad_(not config.wire.links[name].freeze)
     return wire, list(config.join)
 
 
@@ -145,6 +152,11 @@ def read_questions(config: TrainConfig, data: str | None) -> tuple[list[Example]
     )
 
 
+def sampled(rows: list[Example], count: int, seed: int) -> list[Example]:
+    """So many of the rows, by luck."""
+    return Random(seed).sample(rows, min(count, len(rows)))
+
+
 def tokenise(
     config: TrainConfig,
     wire: Wire,
@@ -165,14 +177,21 @@ def tokenise(
         "corpus": replace(corpus, cache="", threads=0, dev=0),
         "seed": config.seed,
     }
-    stores: dict[str, Store | None] = {"text": None, "questions": None, "dev": None}
+    stores: dict[str, Store | None] = dict.fromkeys(STORES)
     if pairs:
         stores["text"] = cached("text", key | {"n": len(pairs), "first": pairs[0]}, corpus.cache,
                                 lambda: text_store(pairs, encoder, prompts, corpus))  # fmt: skip
-    for name, rows in (("questions", train), ("dev", dev)):
+    together = {
+        name: sampled(rows, corpus.prompts, config.seed) for name, rows in (("prompt", train), ("dev-prompt", dev))
+    }
+    for name, rows in {"questions": train, "dev": dev, **together}.items():
         if rows:
-            stores[name] = cached(name, key | {"n": len(rows), "first": rows[0].id}, corpus.cache,
-                                  lambda rows=rows: question_store(rows, encoder, prompts, corpus))  # fmt: skip
+            mode = "prompt" if name in together else MODES[0]
+
+            def made(rows: list[Example] = rows, mode: str = mode) -> Store:
+                return question_store(rows, encoder, prompts, corpus, mode)
+
+            stores[name] = cached(name, key | {"n": len(rows), "first": rows[0].id}, corpus.cache, made)
     for name, store in stores.items():
         if store is not None:
             log.info("%s: %d passages", name, store.size)

@@ -21,7 +21,7 @@ from latentwire.objectives import Objective, Rows
 from latentwire.receivers import Receiver
 from latentwire.receivers.attention import own_causal
 from latentwire.training.batches import Batch
-from latentwire.types import Latents, Prefix
+from latentwire.types import MODES, Latents, Prefix
 from latentwire.wire import Wire
 
 
@@ -40,22 +40,30 @@ class Work:
 
 
 class Step(nn.Module):
-    """``forward(batch, source, ratio, progress, generator)`` gives the loss and its parts."""
+    """``forward(batch, source, ratio, slots, mode, progress, generator)`` gives the loss and its parts."""
 
-    def __init__(self, wire: Wire, objectives: dict[str, Objective], width: int, slots: int, train: list[str]) -> None:
-        """width: tokens of a row. slots: latents are padded to this many, so that every ratio has one shape.
+    def __init__(self, wire: Wire, objectives: dict[str, Objective], width: int, least: int, train: list[str]) -> None:
+        """width: tokens of a row. least: a receiver gets at least so many slots, masked ones behind the others, so that
+        most draws have one shape.
         train: the links that take part."""
         super().__init__()
-        self.wire, self.objectives, self.width, self.slots, self.train_links = wire, objectives, width, slots, train
+        self.wire, self.objectives, self.width, self.least, self.train_links = wire, objectives, width, least, train
         self.fast_losses: Any = token_losses
         self.fixed = False
         """Judge every token of every row, targets or not: more arithmetic, but one shape for all steps."""
 
     def forward(
-        self, batch: Batch, source: str, ratio: int, progress: float, generator: torch.Generator
+        self,
+        batch: Batch,
+        source: str,
+        ratio: int,
+        slots: int | None,
+        mode: str,
+        progress: float,
+        generator: torch.Generator,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """source: ``"text"`` or ``"questions"``, which objectives take part. progress: share of training done."""
-        return self.losses(self.cut(batch, source, progress, generator), ratio)
+        return self.losses(self.cut(batch, source, progress, generator), ratio, slots, mode)
 
     def cut(self, batch: Batch, source: str, progress: float, generator: torch.Generator) -> Work:
         """Draw the rows of a step."""
@@ -78,18 +86,24 @@ class Step(nn.Module):
         weights = tuple((key, objective.config.weight.at(progress)) for key, objective in self.objectives.items())
         return Work(batch.source, read, tuple(pieces), weights)
 
-    def losses(self, work: Work, ratio: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss over all receivers, and its parts."""
-        latents = widen(self.wire.encoder(work.source, ratio), self.slots)
+    def losses(
+        self, work: Work, ratio: int, slots: int | None = None, mode: str = MODES[0]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss over all receivers, and its parts. slots: for each latent, the links' first number if None."""
+        latents = widen(self.wire.encoder(work.source, ratio), -(-self.least // (slots or 1)))
         total = torch.zeros((), device=latents.z_BMD.device)
         metrics: dict[str, Tensor] = {}
         for name in self.train_links:
-            loss, parts = self.one_receiver(name, work, latents)
+            loss, parts = self.one_receiver(name, work, latents, slots, mode)
             total = total + loss
+            if (own := self.wire.links[name].adapter.penalty()) is not None:  # ty: ignore[not-callable]
+                total = total + own
             metrics |= {f"{name}/{key}": value for key, value in parts.items()}
         return total / len(self.train_links), metrics
 
-    def one_receiver(self, name: str, work: Work, latents: Latents) -> tuple[Tensor, dict[str, Tensor]]:
+    def one_receiver(
+        self, name: str, work: Work, latents: Latents, slots: int | None, mode: str
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of one receiver: the weighted objectives over its rows."""
         receiver, read, weights = self.wire.get_receiver(name), work.read[name], dict(work.weights)
         judges = [(key, judge) for key, judge in self.objectives.items() if judge.source is None and weights[key]]
@@ -97,7 +111,7 @@ class Step(nn.Module):
         # the passages of a batch stand in random order: the first ones are as good a part as any
         few = math.ceil(max([judge.taught for _, judge in judges], default=0.0) * len(ids_BRT))
         teacher_h = self.teacher(receiver, read["context"][:few], read["count"][:few], ids_BRT[:few]) if few else None
-        student_h = row_states(receiver, self.wire.prefix(name, latents), ids_BRT)
+        student_h = row_states(receiver, self.wire.prefix(name, latents, mode, slots), ids_BRT)
         # targets are predicted by the token before them; a row's first token is never a target
         weight_BRT = read["weight"][..., 1:]
         ce_BRT, kl_BRT, right_BRT = self.judge(receiver, student_h, ids_BRT, weight_BRT, teacher_h)
@@ -194,9 +208,9 @@ def first_tokens(receiver: Receiver, h_BRTE: Tensor, target_BRT: Tensor) -> Tens
     return seen_V.scatter_add(0, predicted, torch.ones_like(predicted, dtype=seen_V.dtype)).max() / len(predicted)
 
 
-def widen(latents: Latents, slots: int) -> Latents:
-    """Latents padded to a fixed number, masked."""
-    more = slots - latents.mask_BM.shape[1]
+def widen(latents: Latents, count: int) -> Latents:
+    """Latents padded to ``count`` at least, masked."""
+    more = count - latents.mask_BM.shape[1]
     if more <= 0:
         return latents
     return replace(latents, z_BMD=F.pad(latents.z_BMD, (0, 0, 0, more)), mask_BM=F.pad(latents.mask_BM, (0, more)))

@@ -1,0 +1,52 @@
+"""Several processes as one run (``torchrun --nproc-per-node 2 -m latentwire train …``).
+
+Each process draws passages of its own; gradients are averaged behind the backward pass, so every process makes the same
+step. Averaging is one call on all gradients laid end to end, which a recorded step (``graphs.py``) allows and a wrapped
+module would not. What depends on a clock is decided by the first process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, distributed, nn
+
+
+class Together:
+    """rank: number of this process. world: how many there are. With one, every method does nothing."""
+
+    def __init__(self, rank: int = 0, world: int = 1) -> None:
+        self.rank, self.world = rank, world
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes files."""
+        return self.rank == 0
+
+    @torch.no_grad()
+    def start_alike(self, module: nn.Module) -> None:
+        """Give every process the first one's weights."""
+        if self.world > 1:
+            for tensor in (*module.parameters(), *module.buffers()):
+                distributed.broadcast(tensor.data, 0)
+
+    @torch.no_grad()
+    def average(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Average gradients over processes; which parameters have one must not differ between them."""
+        if self.world == 1:
+            return
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([g.flatten() for g in gradients])
+        distributed.all_reduce(flat)
+        flat /= self.world
+        parts = flat.split([g.numel() for g in gradients])
+        torch._foreach_copy_(gradients, [part.view_as(g) for part, g in zip(parts, gradients, strict=True)])
+
+    def agree(self, number: int, device: torch.device) -> int:
+        """The first process's ``number``."""
+        if self.world == 1:
+            return number
+        told: Tensor = torch.tensor([number], dtype=torch.int64, device=device)
+        distributed.broadcast(told, 0)
+        return int(told.item())
