@@ -63,16 +63,16 @@ class Fitted:
 
 
 def give(
-    condition: TextCondition, items: Items, tokens: Tokens, encoded: Encoded | None, slots: int, codec: Codec
+    condition: TextCondition, items: Items, tokens: Tokens, encoded: Encoded | None, taken: list[int], codec: Codec
 ) -> list[Fitted]:
-    """What each example is given under a text condition. ``encoded``: of the ratio, where the condition has one, with
-    ``slots`` K/V positions for each latent."""
+    """What each example is given under a text condition. ``encoded``: of the ratio, where the condition has one;
+    ``taken``: K/V positions that the latents of each text take."""
     found: list[Fitted] = []
     prompt = tokens.prompt
     for i, place in enumerate(items.owner):
         # in prompt mode the packet holds the question too, so a text's question is counted as well
         asked = len(prompt.question_text(items.examples[i].question).encode()) if items.mode == "prompt" else 0
-        count = 0 if encoded is None else encoded.counts[place] * slots
+        count = 0 if encoded is None else taken[place]
         size = 0 if encoded is None else encoded.packet_bytes(place, codec)
         text, ids = items.texts[place], tokens.context[place]
         got = condition.give(TextRow(text, len(ids), tokens.question[i], tokens.anchor, count, size - asked))

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -77,14 +78,16 @@ def measure(
     m = Measured([""] * n, [0.0] * n, [0] * n, [0.0] * n, [0] * n, [0] * n, [0] * n, [0] * n)
     clock = Clock(receiver.device, m.seconds)
     head = receiver.head().mask_BM.shape[1]
+    link: Any = wire.links[receiver.name]
+    taken = [] if encoded is None else link.injection.kv_positions(torch.tensor(encoded.counts) * slots).tolist()
     if isinstance(condition, LatentCondition):
         assert encoded is not None
         m.seconds["encode"] = encoded.seconds
         given: list[Fitted] = []
         sources = condition.sources(items.articles, seed)
-        lengths = [encoded.counts[sources[place]] * slots for place in items.owner]
+        lengths = [taken[sources[place]] for place in items.owner]
     else:
-        given = give(condition, items, tokens, encoded, slots, codec)
+        given = give(condition, items, tokens, encoded, taken, codec)
         lengths = [len(row.context) for row in given]
     # what each row holds besides its context
     beside = head + MAX_NEW_TOKENS + max(map(len, tokens.question))
