@@ -69,3 +69,15 @@ def test_a_trained_wire_is_trained_on_with_some_of_its_links(tiny_config, tmp_pa
     assert after.receivers == ["gemma"] and after.fingerprint != before.fingerprint
     with pytest.raises(UserError, match="links names 'gpt2'"):
         train(tiny_config, ["links=[gpt2]"], out=tmp_path / "other")
+
+
+def test_steps_of_prompt_mode_learn_to_answer_from_latents_alone(tiny_config, tmp_path):
+    draws = "draws=[{ratio: 4, mode: prompt, share: 3}, {ratio: 4}]"
+    more = ["steps=6", "eval_every=6", "corpus.longest=240", "wire.encoder.window=240", draws]
+    train(tiny_config, [*more, "corpus.prompts=30"], out=tmp_path / "run")
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    asked = [row for row in rows if row.get("draw") == "4x-prompt"]
+    assert asked and all(row["source"] == "questions" and row["llama/answer"] > 0 for row in asked)
+    assert "llama/answer@4x-prompt" in rows[-1] and "llama/answer@4x" in rows[-1]
+    with pytest.raises(UserError, match="needs questions to encode"):
+        train(tiny_config, more, out=tmp_path / "none")
