@@ -44,7 +44,7 @@ class Link(nn.Module):
     def __init__(self, config: LinkConfig, d_z: int, receiver: Receiver) -> None:
         super().__init__()
         self.config = config
-        self.adapter = config.adapter.build(d_z, receiver.geometry.width)
+        self.adapter = config.adapter.build(d_z, config.injection.slot_width(receiver.geometry))
         self.injection = config.injection.build(receiver.geometry)
         self.register_buffer("fertility", torch.ones(()))
 

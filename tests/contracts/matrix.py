@@ -26,6 +26,7 @@ NEEDS: dict[str, dict[str, Any]] = {
     "mlp": {"layers": 1, "head_dim": 8},
     "unfold": {"layers": 1, "head_dim": 8},
     "kv-prefix": {"multiple": 1.0},
+    "kv-column": {"multiple": 0.5},
     "soft-tokens": {"multiple": 1.0},
     "soft-and-kv": {"soft": {"multiple": 1.0}, "kv": {"multiple": 1.0}},
     "coprocessor": {"multiple": 1.0},

@@ -24,21 +24,31 @@ def test_it_can_be_read_and_makes_sense(path):
     check(load(path, TrainConfig))
 
 
+def run(path, corpus, tiny_readers, out: Path, *more: str) -> Path:
+    """A config's tiny run, on small readers."""
+    tree = read_yaml(path).get("wire", {})
+    small = [f"wire.links.{name}.receiver={tiny_readers[name]}" for name in tree.get("links", {})]
+    if "encoder" in tree:
+        words = [str(tiny_readers[name.removeprefix("sandbox:")]) for name in tree["encoder"].get("lexicons", [])]
+        small += [f"wire.encoder.init={tiny_readers[tree['encoder']['init'].removeprefix('sandbox:')]}"]
+        small += [f"wire.encoder.lexicons={json.dumps(words)}", "wire.encoder.stretch=4"]
+        small += [f"wire.encoder.{key}=1" for key in ("layers", "lexicon_layers") if key in tree["encoder"]]
+    small += ["corpus.asked=96", "corpus.stretch=4", "corpus.shortest=16"]
+    data = [f"corpus.text={corpus / 'text'}", f"corpus.questions={corpus / 'questions.jsonl'}"]
+    return train(path, [*SMOKE.split(), *small, *data, *more], out=out)
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory, corpus, tiny_readers) -> Path:
+    """A wire of small readers for the configs that train on or join."""
+    return run(ROOT / "configs" / "sandbox" / "wire.yaml", corpus, tiny_readers, tmp_path_factory.mktemp("begun"))
+
+
 @pytest.mark.parametrize("path", sorted(set(CONFIGS) - IN_README), ids=lambda path: path.stem)
-def test_it_runs(path, corpus, tmp_path, tiny_readers):
+def test_it_runs(path, corpus, tmp_path, tiny_readers, begun):
     """On small readers: those of the README run with its other commands, on the readers that come along."""
-    tree = read_yaml(path)["wire"]
-    small = [f"wire.encoder.init={tiny_readers[tree['encoder']['init'].removeprefix('sandbox:')]}"]
-    small += [f"wire.links.{name}.receiver={tiny_readers[name]}" for name in tree["links"]]
-    words = [str(tiny_readers[name.removeprefix("sandbox:")]) for name in tree["encoder"].get("lexicons", [])]
-    small += [f"wire.encoder.lexicons={json.dumps(words)}", "corpus.stretch=4", "wire.encoder.stretch=4"]
-    small += [
-        "corpus.asked=96",
-        *(f"wire.encoder.{key}=1" for key in ("layers", "lexicon_layers") if key in tree["encoder"]),
-    ]
-    data = [f"corpus.text={corpus / 'text'}", f"corpus.questions={corpus / 'questions.jsonl'}", "corpus.shortest=16"]
-    where = train(path, [*SMOKE.split(), *small, *data], out=tmp_path / "run")
-    wire = Wire.from_pretrained(where)
+    more = [f"start={begun}"] if "start" in read_yaml(path) else []
+    wire = Wire.from_pretrained(run(path, corpus, tiny_readers, tmp_path / "run", *more))
     packet = wire.encode(["Letters were sent from Oslo."], ratio=wire.ratios[0])[0]
     assert all(isinstance(wire.receiver(name).generate(packet, "From where?"), str) for name in wire.receivers)
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from latentwire.adapters.base import Adapter, AdapterConfig, Expand
+from latentwire.errors import UserError
 from latentwire.receivers import Receiver
 from latentwire.types import Latents
 
@@ -47,6 +48,11 @@ class ColouredAdapter(Adapter):
 
     @torch.no_grad()
     def calibrate(self, receiver: Receiver, texts: list[str]) -> None:
+        if (wide := len(self.mean)) != receiver.geometry.width:
+            raise UserError(
+                f"adapter coloured makes slots like the receiver's embeddings ({receiver.geometry.width} wide), "
+                f"the injection wants them {wide} wide; leave injection.width out"
+            )
         ids = [token for row in receiver.prompt.context_ids(texts) for token in row]
         embedded_TE = receiver.embed(torch.tensor(ids, device=receiver.device)[None])[0].float()
         rms = embedded_TE.square().mean().sqrt()

@@ -15,6 +15,10 @@ from latentwire.types import Prefix
 class InjectionConfig(Choice):
     """Base of all injection configs."""
 
+    def slot_width(self, geometry: Geometry) -> int:
+        """How wide the adapter has to make a slot: as wide as the receiver, unless an injection wants it otherwise."""
+        return geometry.width
+
     def build(self, geometry: Geometry) -> Injection:
         """The module for a receiver of this geometry, untrained and uncalibrated."""
         raise NotImplementedError

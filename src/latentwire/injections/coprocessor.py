@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from latentwire.errors import UserError
-from latentwire.injections.base import Injection, InjectionConfig
+from latentwire.injections.base import InjectionConfig
+from latentwire.injections.made import MadeKV
 from latentwire.receivers import Geometry, Receiver
 from latentwire.types import Prefix
 
@@ -41,19 +42,13 @@ class CoprocessorConfig(InjectionConfig):
         return Coprocessor(self, geometry)
 
 
-class Coprocessor(Injection):
+class Coprocessor(MadeKV):
     """Slots [B, S, E] → pooled [B, P, 2E] → GELU layer → K and V [L, B, H, P, K]; P: ``length``."""
 
-    k_mean: Tensor
-    k_std: Tensor
-    v_mean: Tensor
-    v_std: Tensor
-
     def __init__(self, config: CoprocessorConfig, geometry: Geometry) -> None:
-        super().__init__()
-        self.config, self.geometry = config, geometry
+        super().__init__(geometry)
+        self.config = config
         width, hidden = geometry.width, int(config.multiple * geometry.width)
-        shape = (geometry.layers, geometry.kv_heads, geometry.head_dim)
         self.norm = nn.LayerNorm(width)
         self.query_PE = nn.Parameter(torch.randn(config.length, width) * width**-0.5)
         self.make = nn.Sequential(
@@ -64,14 +59,6 @@ class Coprocessor(Injection):
         # positions that look for the same still differ
         self.place_PW = nn.Parameter(torch.randn(config.length, 2 * width) * 0.5)
         self.gain_L = nn.Parameter(torch.full((geometry.layers,), float(config.gain)))
-        for name in ("k_mean", "v_mean"):
-            self.register_buffer(name, torch.zeros(shape))
-        for name in ("k_std", "v_std"):
-            self.register_buffer(name, torch.ones(shape))
-
-    def calibrate(self, receiver: Receiver, texts: list[str]) -> None:
-        for name, value in receiver.key_value_statistics(texts).items():
-            getattr(self, name).copy_(value)
 
     def kv_positions(self, slots_B: Tensor) -> Tensor:
         return torch.full_like(slots_B, self.config.length)
@@ -94,13 +81,8 @@ class Coprocessor(Injection):
         head = receiver.head_for(B)
         made = self.make(self.pooled(slots_BSE, mask_BS)).reshape(B, P, 2, g.layers, g.kv_heads, g.head_dim)
         k, v = made.permute(2, 0, 3, 4, 1, 5).float() * self.gain_L[:, None, None, None]  # each B L H P K
-        k = k * self.k_std[:, :, None] + self.k_mean[:, :, None]
-        v = v * self.v_std[:, :, None] + self.v_mean[:, :, None]
         # spread over the text like slots, but so few of them stand further apart
         start = head.mask_BM.shape[1]
         index_P = torch.arange(P, device=slots_BSE.device)
         positions_BP = (start + (index_P + 0.5) * ((next_B - start) / P)[:, None] - 0.5).clamp_min(0)
-        k = receiver.rotate(k.flatten(1, 2), positions_BP).reshape(k.shape)
-        k, v = k.to(receiver.dtype), v.to(receiver.dtype)
-        kv = list(zip(k.unbind(1), v.unbind(1), strict=True))
-        return head.then(Prefix(kv, mask_BS.new_ones(B, P), next_B))
+        return head.then(self.placed(k, v, mask_BS.new_ones(B, P), positions_BP, next_B, receiver))

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-from latentwire.injections.base import Injection, InjectionConfig
+from latentwire.injections.base import InjectionConfig
+from latentwire.injections.made import MadeKV
 from latentwire.receivers import Geometry, Receiver
 from latentwire.types import Prefix
 
@@ -20,39 +20,27 @@ from latentwire.types import Prefix
 @InjectionConfig.register_subclass("kv-prefix")
 @dataclass
 class KVPrefixConfig(InjectionConfig):
-    """multiple: width of the hidden layer in multiples of the receiver's width."""
+    """multiple: width of the hidden layer in multiples of the receiver's. width: of a slot (0: the receiver's)."""
 
     multiple: float = 3.0
+    width: int = 0
+
+    def slot_width(self, geometry: Geometry) -> int:
+        return self.width or geometry.width
 
     def build(self, geometry: Geometry) -> KVPrefix:
         return KVPrefix(self, geometry)
 
 
-class KVPrefix(Injection):
+class KVPrefix(MadeKV):
     """Slots [B, S, E] → LayerNorm → GELU layer → K and V [L, B, H, S, K], scaled and shifted by the receiver's own."""
 
-    k_mean: Tensor
-    k_std: Tensor
-    v_mean: Tensor
-    v_std: Tensor
-
     def __init__(self, config: KVPrefixConfig, geometry: Geometry) -> None:
-        super().__init__()
-        self.config, self.geometry = config, geometry
-        hidden = int(config.multiple * geometry.width)
-        shape = (geometry.layers, geometry.kv_heads, geometry.head_dim)
+        super().__init__(geometry)
+        self.config = config
+        width, hidden = config.slot_width(geometry), int(config.multiple * geometry.width)
         out = 2 * geometry.layers * geometry.kv_heads * geometry.head_dim
-        self.make = nn.Sequential(
-            nn.LayerNorm(geometry.width), nn.Linear(geometry.width, hidden), nn.GELU(), nn.Linear(hidden, out)
-        )
-        for name in ("k_mean", "v_mean"):
-            self.register_buffer(name, torch.zeros(shape))
-        for name in ("k_std", "v_std"):
-            self.register_buffer(name, torch.ones(shape))
-
-    def calibrate(self, receiver: Receiver, texts: list[str]) -> None:
-        for name, value in receiver.key_value_statistics(texts).items():
-            getattr(self, name).copy_(value)
+        self.make = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, out))
 
     def forward(
         self, slots_BSE: Tensor, mask_BS: Tensor, positions_BS: Tensor, next_B: Tensor, receiver: Receiver
@@ -67,10 +55,5 @@ class KVPrefix(Injection):
         g = self.geometry
         B, S, _ = slots_BSE.shape
         made = self.make(slots_BSE).reshape(B, S, 2, g.layers, g.kv_heads, g.head_dim)
-        k, v = made.permute(2, 0, 3, 4, 1, 5).float()  # each B L H S K
-        k = k * self.k_std[:, :, None] + self.k_mean[:, :, None]
-        v = v * self.v_std[:, :, None] + self.v_mean[:, :, None]
-        k = receiver.rotate(k.flatten(1, 2), positions_BS).reshape(k.shape)
-        k, v = k.to(receiver.dtype), v.to(receiver.dtype)
-        kv = list(zip(k.unbind(1), v.unbind(1), strict=True))
-        return Prefix(kv, mask_BS, next_B)
+        k, v = made.permute(2, 0, 3, 4, 1, 5)  # each B L H S K
+        return self.placed(k, v, mask_BS, positions_BS, next_B, receiver)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from latentwire.errors import UserError
 from latentwire.injections.base import Injection, InjectionConfig
 from latentwire.injections.kv_prefix import KVPrefixConfig
 from latentwire.injections.soft_tokens import SoftTokensConfig
@@ -27,6 +28,10 @@ class SoftAndKVConfig(InjectionConfig):
     kv: KVPrefixConfig = field(default_factory=KVPrefixConfig)
 
     def build(self, geometry: Geometry) -> SoftAndKV:
+        if self.kv.slot_width(geometry) != geometry.width:
+            raise UserError(
+                f"injection.kv.width: both ways share one slot, and soft tokens are {geometry.width} wide; leave it out"
+            )
         return SoftAndKV(self, geometry)
 
 

@@ -1,0 +1,47 @@
+"""What injections share that make keys and values themselves: the receiver's own statistics, and its positions.
+
+Made keys and values leave a linear layer near unit scale. Here they get the mean and the deviation that the receiver's
+own have on plain text, each head of each layer its own, and keys are turned to the places where the receiver expects
+them: it meets keys of the kind it knows.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from latentwire.injections.base import Injection
+from latentwire.receivers import Geometry, Receiver
+from latentwire.types import Prefix
+
+
+class MadeKV(Injection):
+    """Keys and values of unit scale → a prefix. Statistics are buffers [L, H, K], so a wire carries them."""
+
+    k_mean: Tensor
+    k_std: Tensor
+    v_mean: Tensor
+    v_std: Tensor
+
+    def __init__(self, geometry: Geometry) -> None:
+        super().__init__()
+        self.geometry = geometry
+        shape = (geometry.layers, geometry.kv_heads, geometry.head_dim)
+        for name in ("k_mean", "v_mean"):
+            self.register_buffer(name, torch.zeros(shape))
+        for name in ("k_std", "v_std"):
+            self.register_buffer(name, torch.ones(shape))
+
+    def calibrate(self, receiver: Receiver, texts: list[str]) -> None:
+        for name, value in receiver.key_value_statistics(texts).items():
+            getattr(self, name).copy_(value)
+
+    def placed(
+        self, k: Tensor, v: Tensor, mask_BS: Tensor, positions_BS: Tensor, next_B: Tensor, receiver: Receiver
+    ) -> Prefix:
+        """A prefix of S positions, without the head, from keys and values [B, L, H, S, K] of unit scale."""
+        k = k.float() * self.k_std[:, :, None] + self.k_mean[:, :, None]
+        v = v.float() * self.v_std[:, :, None] + self.v_mean[:, :, None]
+        k = receiver.rotate(k.flatten(1, 2), positions_BS).reshape(k.shape)
+        k, v = k.to(receiver.dtype), v.to(receiver.dtype)
+        return Prefix(list(zip(k.unbind(1), v.unbind(1), strict=True)), mask_BS, next_B)
