@@ -138,5 +138,34 @@ def test_a_replay_works_on_the_new_rows_and_leaves_its_own_gradients(run):
     assert recorded == [None, "replayed", "replayed", "shared", "replayed", "replayed", "replayed"]
 
 
+def test_a_kind_that_cannot_be_recorded_stays_ordinary(run, caplog):
+    tried = []
+
+    def record(do, pool):
+        tried.append(pool)
+        do()  # a recording breaks off in the middle, with gradients half made
+        raise torch.AcceleratorError("CUDA error: operation failed due to a previous error during capture\nmore")
+
+    run.step.fixed = True
+    graphs = Graphs(run.step, learning(run), contextlib.nullcontext, warm=1, record=record)
+    for number in range(4):
+        one = work(run, "text", number)
+        loss, _ = run.step.losses(one, 4)
+        expected = gradients(run, loss)
+        for p in learning(run):
+            p.grad = None
+        got, _ = graphs.run(one, 4)
+        torch.testing.assert_close(got, loss.detach())
+        for p, want in zip(learning(run), expected, strict=True):
+            assert (p.grad is None) == (want is None)
+            if want is not None:
+                torch.testing.assert_close(p.grad, want, atol=1e-6, rtol=1e-5)
+    assert len(tried) == 1
+    assert [r.getMessage() for r in caplog.records if r.name == "latentwire.training.graphs"] == [
+        "a step of 4x could not be recorded and stays ordinary, which is slower: "
+        "CUDA error: operation failed due to a previous error during capture"
+    ]
+
+
 def test_without_a_gpu_steps_are_ordinary(tiny_config, tmp_path):
     assert (train(tiny_config, ["graphs=true", "steps=2"], out=tmp_path / "run") / "config.json").is_file()
