@@ -7,31 +7,16 @@ leaves its gradients where the optimiser finds them.
 from __future__ import annotations
 
 import contextlib
-from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from contracts.waits import NothingWaits
 from latentwire.config import load
 from latentwire.training.config import TrainConfig
 from latentwire.training.graphs import Graphs
 from latentwire.training.run import train
 from latentwire.training.setup import prepare
-
-WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "bincount", "unique", "masked_scatter", "equal.default")
-"""Operations that wait for the device, or whose result has a shape that depends on the data."""
-
-
-class NothingWaits(TorchDispatchMode):
-    """Fails where a step would wait for the device."""
-
-    def __torch_dispatch__(self, func, types, args: Any = (), kwargs=None):
-        name = str(func)
-        assert not any(word in name for word in WAITS), f"{name} waits for the device"
-        if "index.Tensor" in name or "index_put" in name:
-            assert not any(t is not None and t.dtype is torch.bool for t in args[1]), f"{name} by a mask"
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.fixture
