@@ -18,12 +18,20 @@ from latentwire.training.graphs import Graphs
 from latentwire.training.run import train
 from latentwire.training.setup import prepare
 
+OPTIONS = (
+    "objectives.answer.question=0.2",
+    "objectives.kl={type: kl, taught: 0.5, weight: {kind: linear, start_value: 0.5, value: 2.0}}",
+    "objectives.gist={type: gist-head, weight: {kind: cosine, start_value: 0.1}}",
+    "objectives.first={type: first-tokens, tokens: 1, grown: 4}",
+)
+"""Weights that change with every step, and something that is trained beside the wire."""
+
 
 @pytest.fixture
 def run(tiny_config):
     from accelerate import Accelerator
 
-    config = load(tiny_config, TrainConfig, ["objectives.answer.question=0.2", "objectives.kl.taught=0.5"])
+    config = load(tiny_config, TrainConfig, [*OPTIONS])
     torch.manual_seed(0)
     return prepare(config, None, Accelerator(cpu=True))
 
@@ -31,11 +39,11 @@ def run(tiny_config):
 def work(run, source, number):
     store = run.stores[source]
     generator = torch.Generator().manual_seed(number)
-    return run.step.cut(store.draw(number, 0, generator), source, 0.5, generator)
+    return run.step.cut(store.draw(number, 0, generator), source, 0.3 + 0.1 * number, generator)
 
 
 def learning(run):
-    return [p for p in run.wire.parameters() if p.requires_grad]
+    return [p for p in run.step.parameters() if p.requires_grad]
 
 
 def gradients(run, loss):
