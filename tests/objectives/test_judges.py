@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from conftest import FAMILIES
 from contracts.test_objectives import passages, step_of, wire, work_of
 from latentwire.errors import UserError
+from latentwire.injections.cross_attention import CrossAttentionConfig
 from latentwire.objectives.answer import AnswerConfig
 from latentwire.objectives.base import Said, Targets
 from latentwire.objectives.first_entropy import FirstEntropyConfig
@@ -17,6 +18,7 @@ from latentwire.objectives.first_tokens import FirstTokensConfig
 from latentwire.objectives.hidden_states import HiddenStatesConfig
 from latentwire.objectives.kl import KLConfig
 from latentwire.objectives.label_smoothing import LabelSmoothingConfig
+from latentwire.training.judging import row_states, rows_of, watched
 from latentwire.training.step import Step
 
 __all__ = ["wire"]
@@ -138,6 +140,22 @@ def test_a_student_that_has_read_the_text_is_where_its_teacher_is(wire, family, 
             same = step.losses(work, 4)[1]
     for key in (f"{family}/answer/hidden-states", f"{family}/answer/kl"):
         assert latents[key] > 0.01 and abs(float(same[key])) < 1e-4
+
+
+def test_states_are_looked_at_behind_the_blocks_of_cross_attention(wire):
+    receiver = wire.get_receiver("llama")
+    torch.manual_seed(0)
+    injection = CrossAttentionConfig(heads=2, head_dim=8, gate=0.5, at=(1.0,)).build(receiver.geometry)
+    slots, there, ids = torch.randn(2, 3, 32), torch.ones(2, 3, dtype=torch.bool), torch.randint(5, 90, (2, 2, 4))
+    prefix = injection(slots, there, torch.arange(3.0).expand(2, -1), torch.tensor([9, 9]), receiver)
+    kept: dict[int, torch.Tensor] = {}
+    with torch.no_grad():
+        states = row_states(receiver, watched(prefix, (0, 1), kept), ids)
+        plain = row_states(receiver, prefix, ids)
+        assert torch.equal(states, plain) and kept.keys() == {0, 1}
+        # the last layer's states are what the final norm is given
+        torch.testing.assert_close(receiver.decoder.norm(kept[1]).reshape(states.shape), states)
+    assert torch.equal(rows_of(kept[1], ids.shape), kept[1].reshape(states.shape)[:, :, :-1])
 
 
 def test_states_are_measured_in_units_of_the_teachers():
