@@ -15,6 +15,7 @@ from latentwire.link import LinkConfig
 from latentwire.objectives import Objective, ObjectiveConfig, Schedule
 from latentwire.objectives.base import Passages, Said
 from latentwire.objectives.scale import gains
+from latentwire.receivers.load import load_receiver
 from latentwire.training.batches import Batch
 from latentwire.training.step import Step
 from latentwire.wire import Wire, WireConfig
@@ -102,6 +103,13 @@ def wire(tiny_readers):
     return wire
 
 
+@pytest.fixture(scope="module")
+def half_wire(wire, tiny_readers):
+    """A wire whose receiver is in bfloat16."""
+    receiver = load_receiver(tiny_readers["llama"], "llama", dtype=torch.bfloat16)
+    return Wire(WireConfig(wire.settings.encoder, wire.settings.links), {"llama": receiver})
+
+
 def step_of(objective: Objective, wire: Wire, readers, family: str) -> Step:
     """A step with this objective, and with rows to judge if it has none."""
     own = {objective.config.get_choice_name(type(objective.config)): objective}
@@ -171,3 +179,13 @@ def test_a_step_of_fixed_shape_waits_for_nothing_and_padding_does_not_matter(obj
         fixed.backward()
     torch.testing.assert_close(fixed, loss)
     torch.testing.assert_close(fixed_parts, parts)
+
+
+def test_it_is_learnt_from_in_half_precision_as_on_a_gpu(objective, half_wire, tiny_readers):
+    source = objective.source or "questions"
+    step = step_of(objective, half_wire, tiny_readers, "llama")
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, parts = step.losses(work_of(step, source, "llama"), 4)
+    loss.backward()
+    assert loss.isfinite() and all(value.isfinite() for value in parts.values())
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in step.heads.parameters())
