@@ -24,13 +24,15 @@ def check(configs: dict[str, ObjectiveConfig]) -> None:
         weight = each.config.weight
         if weight.kind != "gated":
             continue
-        if weight.on not in made:
-            raise UserError(f"the weight of {key!r} is gated on {weight.on!r}; objectives are named: {', '.join(made)}")
-        if not made[weight.on].cosine:
+        if weight.after not in made:
+            raise UserError(
+                f"the weight of {key!r} is gated on {weight.after!r}; objectives are named: {', '.join(made)}"
+            )
+        if not made[weight.after].cosine:
             able = ", ".join(name for name, one in made.items() if one.cosine) or "none of these objectives does"
             raise UserError(
-                f"the weight of {key!r} is gated on {weight.on!r}, which measures no cosine of what it reconstructs "
+                f"the weight of {key!r} is gated on {weight.after!r}, which measures no cosine of what it reconstructs "
                 f"({able}); take one like embedding-reconstruction"
             )
-        if weight.on == key:
+        if weight.after == key:
             raise UserError(f"the weight of {key!r} is gated on itself and would never open")

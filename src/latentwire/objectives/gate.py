@@ -25,7 +25,7 @@ class Gates(nn.Module):
         super().__init__()
         gated = {key: each.config.weight for key, each in objectives.items() if each.config.weight.kind == "gated"}
         self.place = {key: number for number, key in enumerate(gated)}
-        self.on = [weight.on for weight in gated.values()]
+        self.after = [weight.after for weight in gated.values()]
         if gated:
             self.register_buffer("smoothed_G", torch.zeros(len(gated)))
             self.register_buffer("threshold_G", torch.tensor([w.threshold for w in gated.values()]), persistent=False)
@@ -45,7 +45,7 @@ class Gates(nn.Module):
         """What each gate waits for, [G], the mean over receivers of one step's figures; NaN where there is none."""
         if not self.place:
             return None
-        found = [[value for key, value in figures.items() if key.endswith(f"/{on}/cosine")] for on in self.on]
+        found = [[value for key, value in figures.items() if key.endswith(f"/{after}/cosine")] for after in self.after]
         none = torch.full_like(self.smoothed_G[0], torch.nan)
         return torch.stack([torch.stack(values).mean() if values else none for values in found])
 

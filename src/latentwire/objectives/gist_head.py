@@ -1,7 +1,8 @@
 """A head that rebuilds the embeddings of the first tokens from all slots, by cross-attention.
 
-One learned query a token looks at the slots of its text and at nothing else. The head is trained with the link and kept
-in checkpoints; the wire goes without it. (After gist tokens, Mu et al. 2023, and the first implementation's head.)
+One learned query a token looks at the slots of its text and at nothing else; it is added to what it finds, so that two
+tokens may be read off one slot. The head is trained with the link and kept in checkpoints; the wire goes without it.
+(After gist tokens, Mu et al. 2023, and the first implementation's head.)
 """
 
 from __future__ import annotations
@@ -61,9 +62,12 @@ class Head(nn.Module):
         self.query_TW = nn.Parameter(torch.randn(tokens, width))
         self.norm = nn.LayerNorm(slot_width)
         self.key_value = nn.Linear(slot_width, 2 * width)
-        self.out = nn.Linear(width, embedding_width)
+        self.out = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, embedding_width)
+        )
 
     def forward(self, slots_BSE: Tensor, mask_BS: Tensor) -> Tensor:
         k_BSW, v_BSW = self.key_value(self.norm(slots_BSE)).chunk(2, -1)
         query_BTW = self.query_TW.expand(len(slots_BSE), -1, -1)
-        return self.out(F.scaled_dot_product_attention(query_BTW, k_BSW, v_BSW, attn_mask=mask_BS[:, None]))
+        found_BTW = F.scaled_dot_product_attention(query_BTW, k_BSW, v_BSW, attn_mask=mask_BS[:, None])
+        return self.out(query_BTW + found_BTW)

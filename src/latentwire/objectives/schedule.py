@@ -17,7 +17,7 @@ class Schedule:
     kind ``constant``: ``value`` throughout. ``linear``: from ``start_value`` to ``value`` between ``begin`` and
     ``end``. ``cosine``: from ``start_value`` up to its peak ``value`` halfway between ``begin`` and ``end``, and down
     again, as a cosine does. ``delayed``: nothing before ``begin``, then ``value``. ``gated``: ``value`` from ``begin``
-    on, while what objective ``on`` reconstructs is good enough: the cosine that it measures, smoothed over training
+    on, while what objective ``after`` reconstructs is good enough: the cosine that it measures, smoothed over training
     with a half-life of ``over`` steps and 0 at first, has reached ``threshold`` (see ``gate.py``).
 
     An objective whose weight is 0 at a step costs nothing there, unless a gate holds it at 0.
@@ -33,7 +33,7 @@ class Schedule:
     start_value: float = 0.0
     begin: float = 0.0
     end: float = 1.0
-    on: str = ""
+    after: str = ""
     threshold: float = 0.7
     over: float = 50.0
 
@@ -42,8 +42,10 @@ class Schedule:
             raise UserError(f"schedule kind {self.kind!r} is unknown; there are: {', '.join(KINDS)}")
         if self.kind in ("linear", "cosine") and self.begin > self.end:
             raise UserError(f"a {self.kind} schedule begins ({self.begin}) before it ends, not at {self.end}")
-        if (self.kind == "gated") != bool(self.on):
-            raise UserError("a schedule is gated on an objective: give both kind: gated and on: (its name), or neither")
+        if (self.kind == "gated") != bool(self.after):
+            raise UserError(
+                "a gated weight waits for an objective: give both kind: gated and after: (its name), or neither"
+            )
         if not -1 <= self.threshold <= 1:
             raise UserError(f"the threshold of a gate is a cosine from -1 to 1, not {self.threshold}")
         if self.over <= 0:
