@@ -13,7 +13,7 @@ import torch
 from huggingface_hub import ModelHubMixin, snapshot_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from latentwire import __version__
 from latentwire.config import decode, encode
@@ -142,10 +142,20 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire", tags=["prompt-co
         source_B = torch.tensor([packet.source_tokens for packet in packets], device=device)
         return Latents(z_BMD, mask_BM, source_B, torch.tensor([packet.ratio for packet in packets], device=device))
 
-    def prefix(self, name: str, latents: Latents, mode: str = "context", slots: int | None = None) -> Prefix:
-        """What receiver ``name`` has read once it has its head and these latents, each as so many ``slots``."""
+    def prefix(
+        self,
+        name: str,
+        latents: Latents,
+        mode: str = "context",
+        slots: int | None = None,
+        seen: list[tuple[Tensor, Tensor]] | None = None,
+    ) -> Prefix:
+        """What receiver ``name`` has read once it has its head and these latents, each as so many ``slots``.
+
+        seen: receives the slots and their mask, [B, S, E] and [B, S].
+        """
         receiver = self.get_receiver(name)
-        return self.links[name](latents, receiver, mode, slots)
+        return self.links[name](latents, receiver, mode, slots, seen)
 
     # -- making, saving, loading ------------------------------------------------------------------------------------
 

@@ -51,6 +51,17 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         {"inner": {"type": "byte", "width": 16, "layers": 1, "heads": 2}, "keep": 0.85, "anneal": 10},
     ),
     "answer with its question": ("answer", {"question": 0.2}),
+    "first-token, scaled": ("first-token", {"most": 4.0}),
+    "first-tokens, growing": ("first-tokens", {"tokens": 1, "grown": 3}),
+    "kl of the first tokens, softened": ("kl", {"tokens": 2, "temperature": 2.0}),
+    "hidden-states by cosine, half of them taught": (
+        "hidden-states",
+        {"measure": "cosine", "at": [1.0], "taught": 0.5},
+    ),
+    "embedding-reconstruction in its own scale": ("embedding-reconstruction", {"matched": False}),
+    "embedding-alignment of the first slots": ("embedding-alignment", {"to": "first", "slots": 2}),
+    "rms of all slots together": ("rms", {"each": False}),
+    "contrastive by hinge": ("contrastive", {"kind": "hinge", "margin": -0.5}),
 }
 """Settings that change what a method is made of: each passes the same tests as a method of its own."""
 

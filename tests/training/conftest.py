@@ -37,7 +37,12 @@ def corpus(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def tiny_config(tiny_readers, corpus, tmp_path) -> Path:
-    """A training config: two receivers of other families, all objectives, eight steps, on the CPU."""
+    """A training config: two receivers of other families, row objectives and kl, eight steps, on the CPU."""
+    return written_config(tiny_readers, corpus, tmp_path)
+
+
+def written_config(tiny_readers: dict[str, Path], corpus: Path, folder: Path) -> Path:
+    """The config of :func:`tiny_config`, in a folder."""
     receivers = {"llama": "kv-prefix", "gemma": "soft-tokens"}
     tree = {
         "wire": {
@@ -68,6 +73,6 @@ def tiny_config(tiny_readers, corpus, tmp_path) -> Path:
         "steps": 8, "passages": 4, "asks": 2, "warmup": 2, "log_every": 1, "eval_every": 4, "save_every": 2,
         "device": "cpu",
     }  # fmt: skip
-    path = tmp_path / "wire.yaml"
+    path = folder / "wire.yaml"
     path.write_text(yaml.safe_dump(tree))
     return path

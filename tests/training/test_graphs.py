@@ -7,38 +7,31 @@ leaves its gradients where the optimiser finds them.
 from __future__ import annotations
 
 import contextlib
-from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from contracts.waits import NothingWaits
 from latentwire.config import load
 from latentwire.training.config import TrainConfig
 from latentwire.training.graphs import Graphs
 from latentwire.training.run import train
 from latentwire.training.setup import prepare
 
-WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "bincount", "unique", "masked_scatter", "equal.default")
-"""Operations that wait for the device, or whose result has a shape that depends on the data."""
-
-
-class NothingWaits(TorchDispatchMode):
-    """Fails where a step would wait for the device."""
-
-    def __torch_dispatch__(self, func, types, args: Any = (), kwargs=None):
-        name = str(func)
-        assert not any(word in name for word in WAITS), f"{name} waits for the device"
-        if "index.Tensor" in name or "index_put" in name:
-            assert not any(t is not None and t.dtype is torch.bool for t in args[1]), f"{name} by a mask"
-        return func(*args, **(kwargs or {}))
+OPTIONS = (
+    "objectives.answer.question=0.2",
+    "objectives.kl={type: kl, taught: 0.5, weight: {kind: linear, start_value: 0.5, value: 2.0}}",
+    "objectives.gist={type: gist-head, weight: {kind: cosine, start_value: 0.1}}",
+    "objectives.first={type: first-tokens, tokens: 1, grown: 4}",
+)
+"""Weights that change with every step, and something that is trained beside the wire."""
 
 
 @pytest.fixture
 def run(tiny_config):
     from accelerate import Accelerator
 
-    config = load(tiny_config, TrainConfig, ["objectives.answer.question=0.2", "objectives.kl.taught=0.5"])
+    config = load(tiny_config, TrainConfig, [*OPTIONS])
     torch.manual_seed(0)
     return prepare(config, None, Accelerator(cpu=True))
 
@@ -46,11 +39,11 @@ def run(tiny_config):
 def work(run, source, number):
     store = run.stores[source]
     generator = torch.Generator().manual_seed(number)
-    return run.step.cut(store.draw(number, 0, generator), source, 0.5, generator)
+    return run.step.cut(store.draw(number, 0, generator), source, 0.3 + 0.1 * number, generator)
 
 
 def learning(run):
-    return [p for p in run.wire.parameters() if p.requires_grad]
+    return [p for p in run.step.parameters() if p.requires_grad]
 
 
 def gradients(run, loss):

@@ -2,8 +2,9 @@
 
 A step of small models is some four thousand short kernels, and a Python process cannot start them as fast as a large
 GPU runs them: a run that has the GPU for itself would leave half of it idle. A CUDA graph starts them all at once. Each
-kind of step (source, ratio, weights, shapes) is recorded after a few ordinary ones; until then, and where weights
-change with every step, steps are ordinary. A kind that cannot be recorded stays ordinary, with a warning.
+kind of step (source, ratio, objectives, shapes) is recorded after a few ordinary ones. Weights are among what is
+replaced at each replay, so they may change with every step. A kind that cannot be recorded stays ordinary, with a
+warning.
 
 The ordinary steps before a recording run on the stream that it is recorded on: a parameter's place in autograd's graph
 remembers the stream of its first use, and one that remembers another stream breaks the recording.
@@ -68,7 +69,7 @@ class Graphs:
     def run(self, work: Work, ratio: int, slots: int | None = None, mode: str = MODES[0]) -> Parts:
         """One forward and backward."""
         given = list(tensors(work))
-        key = ratio, slots, mode, work.pieces, work.weights, tuple((t.shape, t.dtype) for t in given)
+        key = ratio, slots, mode, work.pieces, work.active, tuple((t.shape, t.dtype) for t in given)
         found = self.held.get(key)
         if found is None:
             self.seen[key] += 1
@@ -141,6 +142,8 @@ def tensors(work: Work) -> Generator[Tensor]:
     yield from work.source.values()
     for read in work.read.values():
         yield from read.values()
+    yield work.weight_N
+    yield work.progress
 
 
 def copied(work: Work) -> Work:
@@ -149,5 +152,7 @@ def copied(work: Work) -> Work:
         {key: value.clone() for key, value in work.source.items()},
         {name: {key: value.clone() for key, value in read.items()} for name, read in work.read.items()},
         work.pieces,
-        work.weights,
+        work.active,
+        work.weight_N.clone(),
+        work.progress.clone(),
     )

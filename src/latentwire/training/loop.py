@@ -33,10 +33,11 @@ class Loop:
     def __init__(self, config: TrainConfig, run: Run, accelerator: Accelerator, out: Path) -> None:
         self.config, self.run, self.accelerator, self.out = config, run, accelerator, out
         wire = run.wire
-        links = [p for name in run.names for p in wire.links[name].parameters()]
+        # what objectives train beside a link learns as the link does
+        links = [p for name in run.names for p in wire.links[name].parameters()] + list(run.step.heads.parameters())
         encoder = [p for p in wire.encoder.parameters() if p.requires_grad]
         self.parameters = links + encoder
-        flat = matrices(wire.modules()) if config.optimizer == "muon" else set()
+        flat = matrices(run.step.modules()) if config.optimizer == "muon" else set()
         groups = []
         for parameters, rate in ((links, config.rate), (encoder, config.encoder_rate)):
             for muon in (False, True):
@@ -47,7 +48,7 @@ class Loop:
             groups, betas=config.betas, weight_decay=config.weight_decay, fused=accelerator.device.type == "cuda"
         )
         self.together = Together(accelerator.process_index, accelerator.num_processes)
-        self.together.start_alike(wire)
+        self.together.start_alike(run.step)
         self.graphs = self._graphs() if config.graphs else None
         self.progress = Progress(total=config.steps)
         self.watch = CollapseWatch(config.on_collapse)
@@ -133,6 +134,8 @@ class Loop:
                 p.grad = torch.where(good, p.grad, 0.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        gates = self.run.step.gates
+        metrics = metrics | gates.look(self.together.mean(gates.measured(metrics)))
         progress.step += 1
         if source == "text":
             progress.text_steps += 1
@@ -146,7 +149,7 @@ class Loop:
         """Train to the end; write the wire."""
         config, run, progress = self.config, self.run, self.progress
         folder = self.out / "checkpoints"
-        if resume and (found := checkpoint.load(folder, run.wire, self.optimizer)):
+        if resume and (found := checkpoint.load(folder, run.wire, self.optimizer, run.step.own())):
             progress = self.progress = found
             log.info("resuming at step %d", progress.step)
         log_file = (self.out / "metrics.jsonl").open("a")
@@ -171,7 +174,7 @@ class Loop:
                     self.evaluate(log_file)
                     marked, marked_step = time.monotonic(), progress.step
                 if main and config.save_every and progress.step % config.save_every == 0:
-                    checkpoint.save(folder, run.wire, self.optimizer, progress)
+                    checkpoint.save(folder, run.wire, self.optimizer, progress, run.step.own())
                     marked, marked_step = time.monotonic(), progress.step
         if main and (not config.eval_every or progress.step % config.eval_every):
             self.evaluate(log_file)
@@ -179,7 +182,7 @@ class Loop:
         run.wire.eval()
         if main:
             run.wire.save_pretrained(self.out / "wire")
-            checkpoint.save(folder, run.wire, self.optimizer, progress)
+            checkpoint.save(folder, run.wire, self.optimizer, progress, run.step.own())
         log_file.close()
         self.accelerator.wait_for_everyone()
 

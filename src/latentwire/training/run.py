@@ -13,6 +13,7 @@ from accelerate.utils import set_seed
 
 from latentwire.config import config_hash, encode, load, save
 from latentwire.errors import UserError
+from latentwire.objectives.combination import check as check_objectives
 from latentwire.training.config import TrainConfig
 from latentwire.training.loop import Loop
 from latentwire.training.optim import OPTIMIZERS
@@ -68,6 +69,7 @@ def check(config: TrainConfig) -> None:
     """Refuse what cannot work before anything is loaded."""
     if not config.objectives:
         raise UserError("no objectives; name at least one under objectives (for example answer: {type: answer})")
+    check_objectives(config.objectives)
     if bool(config.steps) == bool(config.minutes):
         raise UserError("give either steps or minutes, and not both")
     if config.optimizer not in OPTIMIZERS:

@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from latentwire.objectives import Objective, Rows
+from latentwire.objectives.base import Sent, Targets
+from latentwire.objectives.gate import Gates
 from latentwire.receivers import Receiver
-from latentwire.receivers.attention import own_causal
 from latentwire.training.batches import Batch
-from latentwire.types import MODES, Latents, Prefix
+from latentwire.training.judging import first_tokens, row_states, rows_of, token_losses, watched
+from latentwire.types import MODES, Latents
 from latentwire.wire import Wire
 
 
@@ -30,13 +32,16 @@ class Work:
     """What a step computes on. source: the encoder's tensors. read: per receiver ``context`` [B, T] with ``count`` [B],
     ``rows`` [B, R, T] and ``weight`` [B, R, T], the float weight of each target, 0 where there is none.
 
-    pieces: per objective its name and how many of the R rows are its own. weights: of all objectives at this moment.
+    pieces: per objective its name and how many of the R rows are its own. active: objectives that this step asks
+    anything of; weight_N: the weight of each at this moment. progress: share of training done, float [].
     """
 
     source: dict[str, Tensor]
     read: dict[str, dict[str, Tensor]]
     pieces: tuple[tuple[str, int], ...]
-    weights: tuple[tuple[str, float], ...]
+    active: tuple[str, ...]
+    weight_N: Tensor
+    progress: Tensor
 
 
 class Step(nn.Module):
@@ -45,12 +50,26 @@ class Step(nn.Module):
     def __init__(self, wire: Wire, objectives: dict[str, Objective], width: int, least: int, train: list[str]) -> None:
         """width: tokens of a row. least: a receiver gets at least so many slots, masked ones behind the others, so that
         most draws have one shape.
-        train: the links that take part."""
+        train: the links that take part. UserError: an objective does not go with one of them."""
         super().__init__()
         self.wire, self.objectives, self.width, self.least, self.train_links = wire, objectives, width, least, train
+        heads = {name: nn.ModuleDict(self.fitted(name)) for name in train}
+        self.heads = nn.ModuleDict({name: own for name, own in heads.items() if len(own)}).to(wire.device)
+        self.gates = Gates(objectives).to(wire.device)
         self.fast_losses: Any = token_losses
         self.fixed = False
         """Judge every token of every row, targets or not: more arithmetic, but one shape for all steps."""
+
+    def fitted(self, name: str) -> dict[str, nn.Module]:
+        """What objectives train beside link ``name``, each that brings something of its own."""
+        link, receiver = self.wire.links[name], self.wire.get_receiver(name)
+        width = link.config.injection.slot_width(receiver.geometry)  # ty: ignore[not-callable]
+        found = {key: objective.fit(link, width, receiver) for key, objective in self.objectives.items()}
+        return {key: own for key, own in found.items() if own is not None}
+
+    def own(self) -> nn.ModuleDict:
+        """What training keeps beside the wire: the objectives' modules and the state of gated weights."""
+        return nn.ModuleDict({"heads": self.heads, "gates": self.gates})
 
     def forward(
         self,
@@ -83,8 +102,17 @@ class Step(nn.Module):
                 "rows": torch.cat([rows.ids_BRT for _, rows in found], 1),
                 "weight": torch.cat([rows.weights_BRT for _, rows in found], 1),
             }
-        weights = tuple((key, objective.config.weight.at(progress)) for key, objective in self.objectives.items())
-        return Work(batch.source, read, tuple(pieces), weights)
+        weights = {key: each.config.weight.at(progress) for key, each in self.objectives.items()}
+        # rows stand there whatever they weigh; what else weighs nothing, or belongs to other steps, costs nothing
+        active = tuple(
+            key
+            for key, each in self.objectives.items()
+            if each.source in (None, source) and (weights[key] or each.role == "rows")
+        )
+        # tensors, so that a recorded step may be replayed with other weights; not waited for
+        told = torch.tensor([*(weights[key] for key in active), progress])
+        told = told.to(read[self.train_links[0]]["rows"].device, non_blocking=True)
+        return Work(batch.source, read, tuple(pieces), active, self.gates(active, told[:-1]), told[-1])
 
     def losses(
         self, work: Work, ratio: int, slots: int | None = None, mode: str = MODES[0]
@@ -104,108 +132,130 @@ class Step(nn.Module):
     def one_receiver(
         self, name: str, work: Work, latents: Latents, slots: int | None, mode: str
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of one receiver: the weighted objectives over its rows."""
-        receiver, read, weights = self.wire.get_receiver(name), work.read[name], dict(work.weights)
-        judges = [(key, judge) for key, judge in self.objectives.items() if judge.source is None and weights[key]]
+        """Loss of one receiver: the weighted objectives over its rows and its passages."""
+        receiver, read = self.wire.get_receiver(name), work.read[name]
+        weights = dict(zip(work.active, work.weight_N.unbind(), strict=True))
+        judges = {key: self.objectives[key] for key in work.active if self.objectives[key].role == "judge"}
+        sending = [key for key in work.active if self.objectives[key].role == "passage"]
         ids_BRT = read["rows"]
         # the passages of a batch stand in random order: the first ones are as good a part as any
-        few = math.ceil(max([judge.taught for _, judge in judges], default=0.0) * len(ids_BRT))
-        teacher_h = self.teacher(receiver, read["context"][:few], read["count"][:few], ids_BRT[:few]) if few else None
-        student_h = row_states(receiver, self.wire.prefix(name, latents, mode, slots), ids_BRT)
+        few = math.ceil(max([judge.taught for judge in judges.values()], default=0.0) * len(ids_BRT))
+        layers = tuple(sorted({layer for judge in judges.values() for layer in judge.layers(receiver)}))
+        teacher_kept: dict[int, Tensor] = {}
+        teacher_h = None
+        if few:
+            text = read["context"][:few], read["count"][:few]
+            teacher_h = self.teacher(receiver, *text, ids_BRT[:few], layers, teacher_kept)
+        seen: list[tuple[Tensor, Tensor]] | None = [] if sending else None
+        kept: dict[int, Tensor] = {}
+        prefix = self.wire.prefix(name, latents, mode, slots, seen)
+        student_h = row_states(receiver, watched(prefix, layers, kept), ids_BRT)
         # targets are predicted by the token before them; a row's first token is never a target
         weight_BRT = read["weight"][..., 1:]
-        ce_BRT, kl_BRT, right_BRT = self.judge(receiver, student_h, ids_BRT, weight_BRT, teacher_h)
+        asked = {key: judge for key, judge in judges.items() if not judge.layers(receiver)}
+        told = teacher_h if any(judge.taught for judge in asked.values()) else None
+        ce_BRT, right_BRT, judged = self.judge(receiver, student_h, ids_BRT, weight_BRT, told, asked)
+        for key, judge in judges.items():
+            if not (inside := judge.layers(receiver)):
+                continue
+            sides = [[rows_of(states[layer], ids_BRT.shape) for layer in inside] for states in (kept, teacher_kept)]
+            judged[key] = judge.inside([h[:few] for h in sides[0]], sides[1])
         loss = torch.zeros((), device=ids_BRT.device)
         parts: dict[str, Tensor] = {}
         start = 0
         for key, count in work.pieces:
             rows = slice(start, start + count)
             start += count
-            objective, share = self.objectives[key], weight_BRT[:, rows]
-            ce, kl = ce_BRT[:, rows], None if kl_BRT is None else kl_BRT[:, rows]
+            share, ce = weight_BRT[:, rows], ce_BRT[:, rows]
             # the figure is of targets with full weight, so that it means the same whatever else is learnt from
             whole = (share >= 1).float()
             targets = whole.sum().clamp_min(1)
-            each = objective.loss(ce, kl)
-            loss = loss + weights[key] * (each * share).sum() / targets
-            parts[key] = ((each * whole).sum() / targets).detach()
+            loss = loss + weights[key] * (ce * share).sum() / targets
+            parts[key] = ((ce * whole).sum() / targets).detach()
             parts[f"{key}/right"] = ((right_BRT[:, rows] * whole).sum() / targets).detach()
-            for label, judge in judges:
-                extra, some = judge.loss(ce[:few], kl), whole[:few].sum().clamp_min(1)
-                loss = loss + weights[key] * weights[label] * (extra * share[:few]).sum() / some
-                parts[f"{key}/{label}"] = ((extra * whole[:few]).sum() / some).detach()
+            of = Targets(ce.detach(), share, work.progress)
+            for label, judge in judges.items():
+                extra = judged[label][:, rows]
+                part = judge.share(of)[: len(extra)]
+                whole = (part >= 1).float()
+                some = whole.sum().clamp_min(1)
+                loss = loss + weights[key] * weights[label] * (extra * part).sum() / some
+                parts[f"{key}/{label}"] = ((extra * whole).sum() / some).detach()
+        if seen:
+            more, figures = self.passages(name, latents, seen[0], read, {key: weights[key] for key in sending})
+            loss, parts = loss + more, parts | figures
         if any(self.objectives[key].source == "questions" for key, _ in work.pieces):
             parts["distinct"] = first_tokens(receiver, student_h, read["weight"] >= 1)
         return loss, parts
 
+    def passages(
+        self,
+        name: str,
+        latents: Latents,
+        slots: tuple[Tensor, Tensor],
+        read: dict[str, Tensor],
+        weights: dict[str, Tensor],
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of the objectives that look at what is sent, and their figures."""
+        link, receiver = self.wire.links[name], self.wire.get_receiver(name)
+        own = dict(self.heads[name].items()) if name in self.heads else {}  # ty: ignore[not-callable]
+        loss = torch.zeros((), device=latents.z_BMD.device)
+        parts: dict[str, Tensor] = {}
+        # distances and covariances of a few vectors: worth their full precision
+        with torch.autocast(loss.device.type, enabled=False):
+            vectors = link.injection.vectors(slots[0].float())  # ty: ignore[not-callable]
+            sent = Sent(latents, vectors, slots[1], read["context"], read["count"], receiver, link)
+            for key, weight in weights.items():
+                each, figures = self.objectives[key].passage(sent, own.get(key))
+                loss = loss + weight * each
+                parts[key] = each.detach()
+                parts |= {f"{key}/{label}": value for label, value in figures.items()}
+        return loss, parts
+
     def judge(
-        self, receiver: Receiver, student_h: Tensor, ids_BRT: Tensor, weight_BRT: Tensor, teacher_h: Tensor | None
-    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        self,
+        receiver: Receiver,
+        student_h: Tensor,
+        ids_BRT: Tensor,
+        weight_BRT: Tensor,
+        teacher_h: Tensor | None,
+        judges: dict[str, Objective],
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """:func:`token_losses` of every target, [B, R, T - 1] each (the teacher's of as many passages as it read)."""
         labels, shape = ids_BRT[..., 1:], weight_BRT.shape
-        taught = None if teacher_h is None else (len(teacher_h), *shape[1:])
+        measures = tuple(judge.measure for judge in judges.values())
         if self.fixed:
-            ce, kl, right = self.fast_losses(receiver, _flat(student_h), labels.flatten(), _flat(teacher_h))
-            return ce.reshape(shape), None if kl is None or taught is None else kl.reshape(taught), right.reshape(shape)
+            ce, right, found = self.fast_losses(
+                receiver, _flat(student_h), labels.flatten(), _flat(teacher_h), measures
+            )
+            found = [each.reshape(-1, *shape[1:]) for each in found]
+            return ce.reshape(shape), right.reshape(shape), dict(zip(judges, found, strict=True))
         # targets may be few, and choosing them costs nothing where nothing waits
         picked = weight_BRT > 0
         some = None if teacher_h is None else teacher_h[:, :, :-1][picked[: len(teacher_h)]]
-        ce, kl, right = token_losses(receiver, student_h[:, :, :-1][picked], labels[picked], some)
+        ce, right, found = token_losses(receiver, student_h[:, :, :-1][picked], labels[picked], some, measures)
         empty = torch.zeros(shape, dtype=ce.dtype, device=ce.device)
-        if kl is not None and taught is not None:
-            kl = empty[: taught[0]].masked_scatter(picked[: taught[0]], kl)
-        return empty.masked_scatter(picked, ce), kl, empty.masked_scatter(picked, right)
+        judged = {}
+        for (key, judge), each in zip(judges.items(), found, strict=True):
+            read = shape[0] if teacher_h is None or not judge.taught else len(teacher_h)
+            judged[key] = empty[:read].masked_scatter(picked[:read], each)
+        return empty.masked_scatter(picked, ce), empty.masked_scatter(picked, right), judged
 
     @torch.no_grad()
-    def teacher(self, receiver: Receiver, ids_BT: Tensor, count_B: Tensor, ids_BRT: Tensor) -> Tensor:
-        """The same frozen receiver with the passage's text in place of the latents: states [B, R, T, E]."""
+    def teacher(
+        self,
+        receiver: Receiver,
+        ids_BT: Tensor,
+        count_B: Tensor,
+        ids_BRT: Tensor,
+        layers: tuple[int, ...] = (),
+        kept: dict[int, Tensor] | None = None,
+    ) -> Tensor:
+        """The same frozen receiver with the passage's text in place of the latents: states [B, R, T, E]. ``kept``
+        receives those behind each of ``layers``."""
         mask_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device) < count_B[:, None]
         prefix = receiver.read(ids_BT, mask_BT, receiver.head_for(ids_BT.shape[0]))
-        return row_states(receiver, prefix, ids_BRT)
-
-
-def row_states(receiver: Receiver, prefix: Prefix, ids_BRT: Tensor) -> Tensor:
-    """States [B, R, T, E] of rows that share their passage's prefix and do not see one another."""
-    B, R, T = ids_BRT.shape
-    device = ids_BRT.device
-    # padding inside a row needs no mask: it stands behind every target, where causality hides it
-    causal = own_causal(torch.ones(1, T, dtype=torch.bool, device=device))[0]
-    own = torch.block_diag(*[causal.float()] * R).bool()[None]
-    positions = prefix.next_B[:, None, None] + torch.arange(T, device=device).expand(1, R, T)
-    h = receiver.states(ids_BRT.reshape(B, R * T), positions_BT=positions.reshape(B, R * T), own_BTT=own, prefix=prefix)
-    return h.reshape(B, R, T, -1)
-
-
-def token_losses(
-    receiver: Receiver, student_NE: Tensor, labels_N: Tensor, teacher_NE: Tensor | None
-) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Per token: cross-entropy, KL from the teacher, and whether the most likely token is right.
-
-    KL is given for the first tokens, as many as the teacher has states for (None without one).
-    """
-    s_NV = receiver.logits(student_NE)
-    s_log = torch.logsumexp(s_NV, -1)
-    ce_N = s_log - s_NV.gather(-1, labels_N[:, None])[:, 0]
-    right_N = (s_NV.argmax(-1) == labels_N).float()
-    if teacher_NE is None:
-        return ce_N, None, right_N
-    with torch.no_grad():
-        t_NV = receiver.logits(teacher_NE)
-        t_log = torch.logsumexp(t_NV, -1)
-        p_NV = (t_NV - t_log[:, None]).exp()
-        own_N = (p_NV * t_NV).sum(-1) - t_log
-    few = len(teacher_NE)
-    return ce_N, own_N - (p_NV * s_NV[:few]).sum(-1) + s_log[:few], right_N
-
-
-@torch.no_grad()
-def first_tokens(receiver: Receiver, h_BRTE: Tensor, target_BRT: Tensor) -> Tensor:
-    """Share of the most frequent first answer token among the predictions: near 1 is a collapse."""
-    before_BR = target_BRT.float().argmax(-1) - 1
-    h_NE = h_BRTE.gather(2, before_BR.clamp_min(0)[..., None, None].expand(-1, -1, 1, h_BRTE.shape[-1])).flatten(0, 2)
-    predicted = receiver.logits(h_NE).argmax(-1)
-    seen_V = torch.zeros(receiver.geometry.vocab, device=predicted.device)
-    return seen_V.scatter_add(0, predicted, torch.ones_like(predicted, dtype=seen_V.dtype)).max() / len(predicted)
+        return row_states(receiver, watched(prefix, layers, {} if kept is None else kept), ids_BRT)
 
 
 def widen(latents: Latents, count: int) -> Latents:

@@ -43,6 +43,14 @@ class Together:
         parts = flat.split([g.numel() for g in gradients])
         torch._foreach_copy_(gradients, [part.view_as(g) for part, g in zip(parts, gradients, strict=True)])
 
+    @torch.no_grad()
+    def mean(self, figures: Tensor | None) -> Tensor | None:
+        """The mean of ``figures`` over processes (each has drawn the same kind of step); None stays None."""
+        if self.world > 1 and figures is not None:
+            distributed.all_reduce(figures)
+            figures = figures / self.world
+        return figures
+
     def agree(self, number: int, device: torch.device) -> int:
         """The first process's ``number``."""
         if self.world == 1:
