@@ -63,7 +63,8 @@ def tiny_model(family: str, vocabulary: int):
 
 
 def tiny_bert(folder: Path, **shape) -> Path:
-    """A random BERT with a WordPiece tokenizer, both made on the spot; it reads 96 tokens. Returns its directory."""
+    """A random BERT with a WordPiece tokenizer, both made on the spot; it reads 96 tokens unless ``shape`` says
+    otherwise. Returns its directory."""
     from tokenizers import normalizers, processors
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
@@ -84,7 +85,7 @@ def tiny_bert(folder: Path, **shape) -> Path:
     torch.manual_seed(7)
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
     wide = {"initializer_range": 0.3, "max_position_embeddings": 96, "vocab_size": tokenizer.get_vocab_size()}
-    BertModel(BertConfig(**sizes, **wide, **shape)).save_pretrained(folder)
+    BertModel(BertConfig(**{**sizes, **wide, **shape})).save_pretrained(folder)
     return folder
 
 
