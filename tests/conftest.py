@@ -106,6 +106,12 @@ def tiny_readers(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
+def long_bert(tmp_path_factory) -> Path:
+    """A :func:`tiny_bert` that reads 320 tokens."""
+    return tiny_bert(tmp_path_factory.mktemp("bert"), max_position_embeddings=320)
+
+
+@pytest.fixture(scope="session")
 def tiny_wire(tiny_readers):
     """An untrained wire to the ``llama`` and ``qwen2`` of :func:`tiny_readers`: d_z 32, ratios 4 and 8. Not to be
     changed by a test."""

@@ -8,7 +8,6 @@ import math
 import pytest
 import torch
 
-from conftest import tiny_bert
 from latentwire.config import decode
 from latentwire.encoders import EncoderConfig
 from latentwire.training.run import train
@@ -22,10 +21,10 @@ ENCODERS = {
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_a_run_leaves_what_is_frozen_as_it_was(tiny_config, tiny_readers, tmp_path, name):
+def test_a_run_leaves_what_is_frozen_as_it_was(tiny_config, tiny_readers, long_bert, tmp_path, name):
     tree = {"type": name, "d_z": 16, "ratios": [4, 8], "window": 200, **ENCODERS[name]}
     # one that reads the corpus' passages in one piece
-    places = {"llama": tiny_readers["llama"], "bert": tiny_bert(tmp_path / "bert", max_position_embeddings=320)}
+    places = {"llama": tiny_readers["llama"], "bert": long_bert}
     if "init" in tree:
         tree["init"] = str(places[tree["init"]])
     small = ["corpus.windows=12", "corpus.contexts=12", "corpus.made=0", "corpus.dev=2", "passages=2", "eval_every=2"]
