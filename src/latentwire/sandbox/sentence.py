@@ -176,7 +176,8 @@ class Run:
         facts = {
             "config": self.hash, "steps": self.step, "tokens": self.tokens, "files": sources(self.data),
             "learnt": len(self.articles.numbers(held=False)), "held": len(self.articles.numbers(held=True)),
-            "short": self.articles.short, "vocabulary": len(self.tokenizer), "parameters": sum(p.numel() for p in self.model.parameters()), **measured,
+            "short": self.articles.short, "vocabulary": len(self.tokenizer),
+            "parameters": sum(p.numel() for p in self.model.parameters()), **measured,
         }  # fmt: skip
         (partial / "measured.json").write_text(json.dumps(facts, indent=1) + "\n")
         (partial / "README.md").write_text(card(self.config, facts))
