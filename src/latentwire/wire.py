@@ -152,10 +152,11 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire", tags=["prompt-co
     ) -> Prefix:
         """What receiver ``name`` has read once it has its head and these latents, each as so many ``slots``.
 
-        seen: receives the slots and their mask, [B, S, E] and [B, S].
+        latents: all that is in a packet; those that are private to other receivers are left out here. seen: receives
+        the slots and their mask, [B, S, E] and [B, S].
         """
         receiver = self.get_receiver(name)
-        return self.links[name](latents, receiver, mode, slots, seen)
+        return self.links[name](self.encoder.part(latents, name), receiver, mode, slots, seen)
 
     # -- making, saving, loading ------------------------------------------------------------------------------------
 
@@ -172,6 +173,11 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire", tags=["prompt-co
         if isinstance(start, LMEncoderConfig):
             start = replace(start, init=str(resolve(start.init)), lexicons=[str(resolve(w)) for w in start.lexicons])
         wire = cls(WireConfig(start, settings.links), receivers)
+        if strange := [name for name in wire.encoder.receivers if name not in receivers]:
+            raise UserError(
+                f"encoder.receivers names {strange[0]!r}, which has no link; its latents would be read by nobody "
+                f"(links: {', '.join(receivers)})"
+            )
         wire.settings = settings
         for name in receivers:
             wire.calibrate(name, texts)
