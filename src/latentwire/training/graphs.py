@@ -58,7 +58,8 @@ class Graphs:
     def run(self, work: Work, ratio: int, slots: int | None = None, mode: str = MODES[0]) -> Parts:
         """One forward and backward."""
         given = list(tensors(work))
-        key = ratio, slots, mode, work.pieces, work.weights, tuple((t.shape, t.dtype) for t in given)
+        named = tuple((name, *read) for name, read in work.read.items())  # who reads, and whether the step mixes
+        key = ratio, slots, mode, work.pieces, work.weights, named, tuple((t.shape, t.dtype) for t in given)
         found = self.held.get(key)
         if found is None:
             self.seen[key] += 1
@@ -71,6 +72,11 @@ class Graphs:
         for parameter, gradient in zip(self.parameters, found.gradients, strict=True):
             parameter.grad = gradient
         return found.loss, found.metrics
+
+    def forget(self) -> None:
+        """Throw all recordings away: other parameters learn from here on, or memory is short."""
+        self.held.clear()
+        self.seen.clear()
 
     def _plain(self, work: Work, ratio: int, slots: int | None, mode: str) -> Parts:
         with self.autocast():

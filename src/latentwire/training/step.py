@@ -21,6 +21,7 @@ from latentwire.objectives import Objective, Rows
 from latentwire.receivers import Receiver
 from latentwire.receivers.attention import own_causal
 from latentwire.training.batches import Batch
+from latentwire.training.mixing import with_own_tokens, with_text
 from latentwire.types import MODES, Latents, Prefix
 from latentwire.wire import Wire
 
@@ -28,7 +29,9 @@ from latentwire.wire import Wire
 @dataclass(frozen=True)
 class Work:
     """What a step computes on. source: the encoder's tensors. read: per receiver ``context`` [B, T] with ``count`` [B],
-    ``rows`` [B, R, T] and ``weight`` [B, R, T], the float weight of each target, 0 where there is none.
+    ``rows`` [B, R, T] and ``weight`` [B, R, T], the float weight of each target, 0 where there is none. Where a step
+    mixes (see ``mixing.py``), ``instead`` or ``beside`` [B] and ``own`` [B, R, T]; in a part of a step (see
+    ``pieces.py``), ``scale`` [pieces, 2], what its means over targets count for, by themselves and by the judges.
 
     pieces: per objective its name and how many of the R rows are its own. weights: of all objectives at this moment.
     """
@@ -69,7 +72,8 @@ class Step(nn.Module):
         """Draw the rows of a step."""
         read: dict[str, dict[str, Tensor]] = {}
         pieces: list[tuple[str, int]] = []
-        for name in self.train_links:
+        # a batch may be of some receivers only
+        for name in (name for name in self.train_links if name in batch.read):
             passages = batch.read[name]
             found: list[tuple[str, Rows]] = []
             for key, objective in self.objectives.items():
@@ -93,13 +97,18 @@ class Step(nn.Module):
         latents = widen(self.wire.encoder(work.source, ratio), -(-self.least // (slots or 1)))
         total = torch.zeros((), device=latents.z_BMD.device)
         metrics: dict[str, Tensor] = {}
-        for name in self.train_links:
+        for name in work.read:
             loss, parts = self.one_receiver(name, work, latents, slots, mode)
             total = total + loss
             if (own := self.wire.links[name].adapter.penalty()) is not None:  # ty: ignore[not-callable]
                 total = total + own
             metrics |= {f"{name}/{key}": value for key, value in parts.items()}
-        return total / len(self.train_links), metrics
+        return total / len(work.read), metrics
+
+    def few(self, passages: int, weights: dict[str, float]) -> int:
+        """How many of so many passages the teacher reads as well: the most that a judge with a weight asks for."""
+        judges = [judge for key, judge in self.objectives.items() if judge.source is None and weights[key]]
+        return math.ceil(max([judge.taught for judge in judges], default=0.0) * passages)
 
     def one_receiver(
         self, name: str, work: Work, latents: Latents, slots: int | None, mode: str
@@ -107,35 +116,42 @@ class Step(nn.Module):
         """Loss of one receiver: the weighted objectives over its rows."""
         receiver, read, weights = self.wire.get_receiver(name), work.read[name], dict(work.weights)
         judges = [(key, judge) for key, judge in self.objectives.items() if judge.source is None and weights[key]]
-        ids_BRT = read["rows"]
+        ids_BRT = fed_BRT = read["rows"]
+        prefix = self.wire.prefix(name, latents, mode, slots)
+        if "instead" in read or "beside" in read:
+            prefix = with_text(receiver, prefix, read)
+        if "own" in read:
+            with torch.no_grad():
+                fed_BRT = with_own_tokens(receiver, row_states(receiver, prefix, ids_BRT), ids_BRT, read["own"])
         # the passages of a batch stand in random order: the first ones are as good a part as any
-        few = math.ceil(max([judge.taught for _, judge in judges], default=0.0) * len(ids_BRT))
-        teacher_h = self.teacher(receiver, read["context"][:few], read["count"][:few], ids_BRT[:few]) if few else None
-        student_h = row_states(receiver, self.wire.prefix(name, latents, mode, slots), ids_BRT)
+        few = self.few(len(ids_BRT), weights)
+        teacher_h = self.teacher(receiver, read["context"][:few], read["count"][:few], fed_BRT[:few]) if few else None
+        student_h = row_states(receiver, prefix, fed_BRT)
         # targets are predicted by the token before them; a row's first token is never a target
         weight_BRT = read["weight"][..., 1:]
         ce_BRT, kl_BRT, right_BRT = self.judge(receiver, student_h, ids_BRT, weight_BRT, teacher_h)
         loss = torch.zeros((), device=ids_BRT.device)
         parts: dict[str, Tensor] = {}
         start = 0
-        for key, count in work.pieces:
+        for number, (key, count) in enumerate(work.pieces):
+            alone, judged = read["scale"][number] if "scale" in read else (1.0, 1.0)
             rows = slice(start, start + count)
             start += count
             objective, share = self.objectives[key], weight_BRT[:, rows]
             ce, kl = ce_BRT[:, rows], None if kl_BRT is None else kl_BRT[:, rows]
             # the figure is of targets with full weight, so that it means the same whatever else is learnt from
             whole = (share >= 1).float()
-            targets = whole.sum().clamp_min(1)
+            targets = whole.sum().clamp_min(1) / alone
             each = objective.loss(ce, kl)
             loss = loss + weights[key] * (each * share).sum() / targets
             parts[key] = ((each * whole).sum() / targets).detach()
             parts[f"{key}/right"] = ((right_BRT[:, rows] * whole).sum() / targets).detach()
             for label, judge in judges:
-                extra, some = judge.loss(ce[:few], kl), whole[:few].sum().clamp_min(1)
+                extra, some = judge.loss(ce[:few], kl), whole[:few].sum().clamp_min(1) / judged
                 loss = loss + weights[key] * weights[label] * (extra * share[:few]).sum() / some
                 parts[f"{key}/{label}"] = ((extra * whole[:few]).sum() / some).detach()
         if any(self.objectives[key].source == "questions" for key, _ in work.pieces):
-            parts["distinct"] = first_tokens(receiver, student_h, read["weight"] >= 1)
+            parts |= first_tokens(receiver, student_h, ids_BRT, read["weight"] >= 1)
         return loss, parts
 
     def judge(
@@ -199,13 +215,30 @@ def token_losses(
 
 
 @torch.no_grad()
-def first_tokens(receiver: Receiver, h_BRTE: Tensor, target_BRT: Tensor) -> Tensor:
-    """Share of the most frequent first answer token among the predictions: near 1 is a collapse."""
-    before_BR = target_BRT.float().argmax(-1) - 1
-    h_NE = h_BRTE.gather(2, before_BR.clamp_min(0)[..., None, None].expand(-1, -1, 1, h_BRTE.shape[-1])).flatten(0, 2)
-    predicted = receiver.logits(h_NE).argmax(-1)
-    seen_V = torch.zeros(receiver.geometry.vocab, device=predicted.device)
-    return seen_V.scatter_add(0, predicted, torch.ones_like(predicted, dtype=seen_V.dtype)).max() / len(predicted)
+def first_answers(receiver: Receiver, h_BRTE: Tensor, ids_BRT: Tensor, target_BRT: Tensor) -> tuple[Tensor, Tensor]:
+    """Float logits [N, V] of the first target of every row, N = B * R, and the right tokens [N]."""
+    first_BR1 = target_BRT.float().argmax(-1, keepdim=True)
+    before_BR = (first_BR1[..., 0] - 1).clamp_min(0)
+    h_NE = h_BRTE.gather(2, before_BR[..., None, None].expand(-1, -1, 1, h_BRTE.shape[-1])).flatten(0, 2)
+    return receiver.logits(h_NE), ids_BRT.gather(2, first_BR1).flatten()
+
+
+@torch.no_grad()
+def first_tokens(receiver: Receiver, h_BRTE: Tensor, ids_BRT: Tensor, target_BRT: Tensor) -> dict[str, Tensor]:
+    """The predicted first answer tokens of a step: ``distinct``, the share of the most frequent one (near 1 is a
+    collapse); ``token``, its id; ``variety``, kinds of predicted tokens per kind of right ones."""
+    logits_NV, right_N = first_answers(receiver, h_BRTE, ids_BRT, target_BRT)
+    predicted_N = logits_NV.argmax(-1)
+    seen_V = torch.zeros(receiver.geometry.vocab, device=predicted_N.device)
+    ones_N = torch.ones_like(predicted_N, dtype=seen_V.dtype)
+    kinds = (seen_V.scatter(0, right_N, ones_N) > 0).sum()
+    seen_V = seen_V.scatter_add(0, predicted_N, ones_N)
+    top = seen_V.max(0)
+    return {
+        "distinct": top.values / len(predicted_N),
+        "token": top.indices.float(),
+        "variety": (seen_V > 0).sum() / kinds,
+    }
 
 
 def widen(latents: Latents, count: int) -> Latents:

@@ -43,6 +43,14 @@ class Together:
         parts = flat.split([g.numel() for g in gradients])
         torch._foreach_copy_(gradients, [part.view_as(g) for part, g in zip(parts, gradients, strict=True)])
 
+    def same(self, numbers: list[float], device: torch.device) -> list[float]:
+        """The first process's ``numbers``: what is decided by them is then decided alike."""
+        if self.world == 1:
+            return numbers
+        told = torch.tensor(numbers, dtype=torch.float64, device=device)
+        distributed.broadcast(told, 0)
+        return told.tolist()
+
     def agree(self, number: int, device: torch.device) -> int:
         """The first process's ``number``."""
         if self.world == 1:
