@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -35,11 +36,11 @@ def corpus(tmp_path_factory) -> Path:
     return root
 
 
-@pytest.fixture
-def tiny_config(tiny_readers, corpus, tmp_path) -> Path:
+@pytest.fixture(scope="session")
+def tiny_tree(tiny_readers, corpus) -> dict:
     """A training config: two receivers of other families, all objectives, eight steps, on the CPU."""
     receivers = {"llama": "kv-prefix", "gemma": "soft-tokens"}
-    tree = {
+    return {
         "wire": {
             "encoder": {
                 "type": "lm", "init": str(tiny_readers["llama"]), "d_z": 16, "ratios": [4, 8], "window": 200,
@@ -68,6 +69,36 @@ def tiny_config(tiny_readers, corpus, tmp_path) -> Path:
         "steps": 8, "passages": 4, "asks": 2, "warmup": 2, "log_every": 1, "eval_every": 4, "save_every": 2,
         "device": "cpu",
     }  # fmt: skip
+
+
+@pytest.fixture
+def tiny_config(tiny_tree, tmp_path) -> Path:
+    """The file of :func:`tiny_tree`."""
     path = tmp_path / "wire.yaml"
-    path.write_text(yaml.safe_dump(tree))
+    path.write_text(yaml.safe_dump(tiny_tree))
     return path
+
+
+@pytest.fixture(scope="session")
+def shared_run(tiny_tree):
+    """What :func:`tiny_tree` makes ready for the loop, eight passages a step. No test steps its optimiser."""
+    import torch
+    from accelerate import Accelerator
+
+    from latentwire.config import decode, override
+    from latentwire.training.config import TrainConfig
+    from latentwire.training.setup import prepare
+
+    more = ["objectives.answer.question=0.2", "objectives.kl.taught=0.5", "passages=8"]
+    torch.manual_seed(0)
+    return prepare(decode(TrainConfig, override(copy.deepcopy(tiny_tree), more)), None, Accelerator(cpu=True))
+
+
+@pytest.fixture
+def run(shared_run):
+    """The shared run as it was made."""
+    shared_run.step.fixed = False
+    shared_run.wire.train()
+    for p in shared_run.wire.parameters():
+        p.grad = None
+    return shared_run

@@ -13,11 +13,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from latentwire.config import load
-from latentwire.training.config import TrainConfig
 from latentwire.training.graphs import Graphs
 from latentwire.training.run import train
-from latentwire.training.setup import prepare
 
 WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "bincount", "unique", "masked_scatter", "equal.default")
 """Operations that wait for the device, or whose result has a shape that depends on the data."""
@@ -32,15 +29,6 @@ class NothingWaits(TorchDispatchMode):
         if "index.Tensor" in name or "index_put" in name:
             assert not any(t is not None and t.dtype is torch.bool for t in args[1]), f"{name} by a mask"
         return func(*args, **(kwargs or {}))
-
-
-@pytest.fixture
-def run(tiny_config):
-    from accelerate import Accelerator
-
-    config = load(tiny_config, TrainConfig, ["objectives.answer.question=0.2", "objectives.kl.taught=0.5"])
-    torch.manual_seed(0)
-    return prepare(config, None, Accelerator(cpu=True))
 
 
 def work(run, source, number):

@@ -25,6 +25,7 @@ def split(work: Work, parts: int, step: Step) -> list[tuple[Work, float]]:
     """The step's work as ``parts`` works, and the share of its passages that each has.
 
     Every ``parts``-th passage goes to the same part, so the first ones, which the teacher reads, are spread evenly.
+    Where their number cannot be divided so, some parts have it read one more.
     """
     total = passages_of(work)
     if parts == 1:

@@ -1,0 +1,127 @@
+"""A step done in parts is the same step; one that does not fit into memory is done in parts, and nothing is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from latentwire.errors import UserError
+from latentwire.training.config import Draw
+from latentwire.training.passes import Passes
+from latentwire.training.pieces import passages_of
+from latentwire.training.run import train
+
+
+def gradients(run, source, parts, **change):
+    """Loss, parts and gradients of one step, done in so many parts."""
+    learning = [p for p in run.wire.parameters() if p.requires_grad]
+    for p in learning:
+        p.grad = None
+    generator = torch.Generator().manual_seed(3)
+    work = run.step.cut(run.stores[source].draw(0, 0, generator), source, 0.5, generator)
+    passes = Passes(run.step, learning, contextlib.nullcontext, None, parts, lambda event: None)
+    for name, value in change.items():
+        setattr(passes, name, value)
+    loss, metrics = passes.run("a kind", work, Draw(4))
+    return loss, metrics, [p.grad for p in learning]
+
+
+@pytest.mark.parametrize("source", ["text", "questions"])
+@pytest.mark.parametrize("parts", [2, 4])
+def test_a_step_in_parts_is_the_step_at_once(run, source, parts):
+    loss, metrics, whole = gradients(run, source, 1)
+    loss_parts, metrics_parts, summed = gradients(run, source, parts)
+    torch.testing.assert_close(loss_parts, loss, atol=1e-5, rtol=1e-5)
+    for key, value in metrics.items():
+        if key.split("/", 1)[1] not in ("distinct", "token", "variety"):
+            torch.testing.assert_close(metrics_parts[key], value, atol=1e-5, rtol=1e-4, msg=key)
+    for got, want in zip(summed, whole, strict=True):
+        assert (got is None) == (want is None)
+        if want is not None:
+            torch.testing.assert_close(got, want, atol=2e-5, rtol=1e-3)
+
+
+def test_parts_differ_in_targets_so_their_plain_mean_would_be_another_step(run, monkeypatch):
+    from latentwire.training import pieces
+
+    loss, _, _ = gradients(run, "questions", 1)
+    monkeypatch.setattr(pieces, "_targets", lambda work, name, step: torch.ones(len(work.pieces), 2))
+    assert not torch.allclose(gradients(run, "questions", 4)[0], loss, atol=1e-4)
+
+
+def test_accumulated_steps_are_steps_of_so_many_passages(tiny_config, tmp_path):
+    more = ["steps=3", "eval_every=0", "corpus.windows=24", "stages=[{until: 1.0, questions: 0.5}]"]
+    one = train(tiny_config, [*more, "passages=6"], out=tmp_path / "one")
+    parts = train(tiny_config, [*more, "passages=2", "accumulate=3"], out=tmp_path / "parts")
+    expected, got = load_file(one / "model.safetensors"), load_file(parts / "model.safetensors")
+    for name, want in expected.items():
+        # AdamW divides by the gradient's size: a gradient of next to nothing may turn its sign
+        assert ((got[name] - want).abs() > 1e-4).float().mean() < 0.01, name
+    rows = [[json.loads(line) for line in (tmp_path / name / "metrics.jsonl").open()] for name in ("one", "parts")]
+    for a, b in zip(*rows, strict=True):
+        if a["source"] != "dev":
+            assert a["loss"] == pytest.approx(b["loss"], abs=2e-3) and a["gradient"] == pytest.approx(
+                b["gradient"], 1e-2
+            )
+
+
+def scarce(most: int, tried: list[int]):
+    """A pass that has memory for so many passages."""
+    plain = Passes.one
+
+    def one(self, work, draw):
+        tried.append(passages_of(work))
+        if tried[-1] > most:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate much")
+        return plain(self, work, draw)
+
+    return one
+
+
+def test_a_step_that_does_not_fit_is_done_in_parts_and_this_is_remembered_and_noted(run, monkeypatch):
+    _, _, whole = gradients(run, "questions", 1)
+    tried: list[int] = []
+    noted: list[dict] = []
+    monkeypatch.setattr(Passes, "one", scarce(2, tried))
+    known: dict[str, int] = {}
+    _, _, summed = gradients(run, "questions", 1, told=noted.append, pieces=known)
+    assert tried == [8, 4, 2, 2, 2, 2]
+    assert known == {"a kind": 4} and [event["parts"] for event in noted] == [2, 4]
+    for got, want in zip(summed, whole, strict=True):
+        if want is not None:
+            torch.testing.assert_close(got, want, atol=2e-5, rtol=1e-3)
+    tried.clear()
+    gradients(run, "questions", 1, pieces=known)
+    assert tried == [2, 2, 2, 2]
+
+
+def test_a_passage_that_does_not_fit_alone_ends_the_run_with_a_reason(run, monkeypatch):
+    monkeypatch.setattr(Passes, "one", scarce(0, []))
+    with pytest.raises(UserError, match="one passage alone does not fit"):
+        gradients(run, "questions", 1)
+
+
+def test_a_run_short_of_memory_ends_as_one_that_is_not_and_says_so(tiny_config, tmp_path, monkeypatch):
+    ramp = "wire.links.gemma.injection.ramp=10"
+    more = ["steps=3", "eval_every=0", "corpus.windows=24", "save_every=2", "passages=4", ramp]
+    train(tiny_config, more, out=tmp_path / "rich")
+    tried: list[int] = []
+    monkeypatch.setattr(Passes, "one", scarce(2, tried))
+    poor_wire = load_file(train(tiny_config, more, out=tmp_path / "poor") / "model.safetensors")
+    assert poor_wire["links.gemma.injection.steps"] == 3, "a step counts once, however many parts and attempts it takes"
+    rich, poor = (
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").open()] for name in ("rich", "poor")
+    )
+    events = [row for row in poor if row["source"] == "event"]
+    assert events and all(row["event"] == "out of memory" and row["parts"] == 2 for row in events)
+    steps = [[row for row in rows if row["source"] in ("text", "questions")] for rows in (rich, poor)]
+    assert [row["step"] for row in steps[1]] == [1, 2, 3]
+    assert [row["loss"] for row in steps[1]] == pytest.approx([row["loss"] for row in steps[0]], abs=2e-3)
+    # a step is tried at its full size once for each kind
+    assert tried.count(4) == len(events)
+    newest = sorted((tmp_path / "poor" / "checkpoints").glob("step-*"))[-1]
+    assert set(json.loads((newest / "progress.json").read_text())["pieces"].values()) == {2}
