@@ -120,7 +120,9 @@ def test_a_run_short_of_memory_ends_as_one_that_is_not_and_says_so(tiny_config, 
     assert events and all(row["event"] == "out of memory" and row["parts"] == 2 for row in events)
     steps = [[row for row in rows if row["source"] in ("text", "questions")] for rows in (rich, poor)]
     assert [row["step"] for row in steps[1]] == [1, 2, 3]
-    assert [row["loss"] for row in steps[1]] == pytest.approx([row["loss"] for row in steps[0]], abs=2e-3)
+    # later ones drift: AdamW turns the last bit of a gradient of next to nothing into a step
+    losses = [[row["loss"] for row in rows] for rows in steps]
+    assert losses[1][0] == pytest.approx(losses[0][0], abs=1e-4) and losses[1] == pytest.approx(losses[0], abs=2e-2)
     # a step is tried at its full size once for each kind
     assert tried.count(4) == len(events)
     newest = sorted((tmp_path / "poor" / "checkpoints").glob("step-*"))[-1]
