@@ -61,8 +61,11 @@ class Passes:
         total: Tensor | None = None
         metrics: dict[str, Tensor] = {}
         sums: list[Tensor | None] = [None] * len(self.parameters)
-        counted: list[tuple[Tensor, Tensor]] = []
+        counted = [(buffer, buffer.clone()) for buffer in self.counters()]
         for one, share in works:
+            # buffers that count steps see one step, however many parts it has
+            for buffer, value in counted:
+                buffer.copy_(value)
             loss, found = self.one(one, draw)
             total = loss * share if total is None else total + loss * share
             for key, value in found.items():
@@ -75,10 +78,6 @@ class Passes:
                     before = sums[place]
                     sums[place] = p.grad * share if before is None else before.add_(p.grad, alpha=share)
                     p.grad = None
-            # buffers that count steps count one step, however many parts it has
-            for buffer, value in counted:
-                buffer.copy_(value)
-            counted = counted or [(buffer, buffer.clone()) for buffer in self.counters()]
         for p, gradient in zip(self.parameters, sums, strict=True):
             p.grad = gradient
         assert total is not None
