@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from latentwire.config import load
+from latentwire.config import decode, load, read_yaml
 from latentwire.errors import UserError
 from latentwire.training.check import check
 from latentwire.training.config import Stage, TrainConfig
@@ -112,6 +113,16 @@ def test_a_run_of_one_receiver_a_step_trains_them_in_turn(tiny_config, tmp_path)
     assert set.union(*names) == {"llama", "gemma"}
     # all of them are evaluated
     assert {"llama/answer@4x", "gemma/answer@4x"} <= set(rows[-1])
+
+
+def test_the_stages_in_the_documentation_are_a_config():
+    root = Path(__file__).resolve().parents[2]
+    shown = re.search(r"```yaml\n(.*?)```", (root / "docs" / "training.md").read_text(), re.DOTALL)
+    assert shown
+    tree = read_yaml(root / "configs" / "sandbox" / "wire.yaml") | yaml.safe_load(shown[1])
+    config = decode(TrainConfig, tree)
+    check(config)
+    assert [stage.name for stage in config.stages] == ["A", "B", "C"]
 
 
 @pytest.mark.parametrize(
