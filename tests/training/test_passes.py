@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from latentwire.training.config import Draw
 from latentwire.training.passes import Passes
 from latentwire.training.pieces import passages_of
 from latentwire.training.run import train
+from latentwire.training.step import Step
 
 
 def gradients(run, source, parts, **change):
@@ -127,3 +129,33 @@ def test_a_run_short_of_memory_ends_as_one_that_is_not_and_says_so(tiny_config, 
     assert tried.count(4) == len(events)
     newest = sorted((tmp_path / "poor" / "checkpoints").glob("step-*"))[-1]
     assert set(json.loads((newest / "progress.json").read_text())["pieces"].values()) == {2}
+
+
+def test_a_step_that_is_not_a_number_leaves_the_weights_alone_and_is_counted(tiny_config, tmp_path, monkeypatch):
+    plain, losses_of = Step.losses, []
+
+    def losses(self, *args):
+        loss, metrics = plain(self, *args)
+        if self.wire.training:
+            losses_of.append(loss)
+            loss = loss * (float("nan") if len(losses_of) == 2 else 1.0)
+        return loss, metrics
+
+    monkeypatch.setattr(Step, "losses", losses)
+    more = ["steps=4", "log_every=2", "eval_every=0", "save_every=0", "corpus.windows=24", "links=[llama]"]
+    wire = load_file(train(tiny_config, more, out=tmp_path / "run") / "model.safetensors")
+    assert all(value.isfinite().all() for value in wire.values() if value.is_floating_point())
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    assert [row["skipped"] for row in rows if row["source"] != "dev"] == [1, 1]
+
+
+def test_one_receiver_a_step_has_the_gradient_of_all_on_average(run):
+    def encoder_of(names):
+        generator = torch.Generator().manual_seed(0)
+        batch = run.stores["text"].draw(0, 0, generator)
+        work = run.step.cut(batch, "text", 0.5, generator)
+        work = replace(work, read={name: work.read[name] for name in names})
+        return torch.autograd.grad(run.step.losses(work, 4)[0], run.wire.encoder.pool.weight)[0]
+
+    mean = (encoder_of(["llama"]) + encoder_of(["gemma"])) / 2
+    torch.testing.assert_close(encoder_of(["llama", "gemma"]), mean, atol=1e-5, rtol=1e-3)

@@ -151,7 +151,7 @@ def test_a_name_of_nothing_that_learns_is_refused(tiny_config, tmp_path):
 
 
 def test_starting_over_forgets_the_checkpoints_of_the_run_before(tiny_config, tmp_path):
-    more = ["eval_every=0", "save_every=1", "corpus.windows=24"]
+    more = ["eval_every=0", "save_every=1", "corpus.windows=24", "links=[llama]"]
     train(tiny_config, ["steps=4", *more, "keep=3"], out=tmp_path / "run")
     assert [p.name[-1] for p in sorted((tmp_path / "run" / "checkpoints").iterdir())] == ["2", "3", "4"]
     train(tiny_config, ["steps=2", *more], out=tmp_path / "run", resume=False)

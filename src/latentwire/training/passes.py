@@ -38,10 +38,12 @@ class Passes:
         self.step, self.parameters, self.autocast, self.graphs = step, parameters, autocast, graphs
         self.accumulate, self.told = accumulate, told
         self.pieces: dict[str, int] = {}
+        # what counts the wire's passes (a ramp, an annealing)
+        self.counters = [b for b in step.wire.buffers() if b.dtype is torch.int64 and b.numel() == 1]
 
     def run(self, kind: str, work: Work, draw: Draw) -> Parts:
         """One forward and backward of all the work. UserError: a single passage does not fit into memory."""
-        counted = [(buffer, buffer.clone()) for buffer in self.counters()]
+        counted = [(buffer, buffer.clone()) for buffer in self.counters]
         while True:
             parts = min(self.pieces.get(kind, self.accumulate), passages_of(work))
             try:
@@ -61,7 +63,7 @@ class Passes:
         total: Tensor | None = None
         metrics: dict[str, Tensor] = {}
         sums: list[Tensor | None] = [None] * len(self.parameters)
-        counted = [(buffer, buffer.clone()) for buffer in self.counters()]
+        counted = [(buffer, buffer.clone()) for buffer in self.counters]
         for one, share in works:
             # buffers that count steps see one step, however many parts it has
             for buffer, value in counted:
@@ -113,10 +115,6 @@ class Passes:
     def first_part(self, kind: str, work: Work) -> Work:
         """As much of the work as is done at once."""
         return split(work, min(self.pieces.get(kind, self.accumulate), passages_of(work)), self.step)[0][0]
-
-    def counters(self) -> list[Tensor]:
-        """Buffers of the wire that count its passes (a ramp, an annealing)."""
-        return [buffer for buffer in self.step.wire.buffers() if buffer.dtype is torch.int64 and buffer.numel() == 1]
 
     def forget(self) -> None:
         """Throw recordings away: other parameters learn from here on."""
