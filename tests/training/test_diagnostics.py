@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -62,21 +63,37 @@ def test_first_figures_of_logits_by_hand():
     assert found["predicted"] == [[0, 2, "<0>"]] and found["distinct"] == 2 and found["rows"] == 3
 
 
-def test_the_gradient_of_an_objective_is_what_it_adds(run):
-    run.wire.eval()
-    named = {name: p for name, p in run.wire.named_parameters() if p.requires_grad}
-    look = Diagnostics(DiagnosticsConfig(every=1, gradients=1), run, named, contextlib.nullcontext)
-    generator = torch.Generator().manual_seed(0)
-    work = run.step.cut(run.stores["text"].draw(0, 0, generator), "text", 0.5, generator)
-    found = look.objectives(work, Draw(4))
-    assert set(found) == {"continuation", "recall", "kl"} and all(value > 0 for value in found.values())
-    assert all(p.grad is None for p in named.values())
-    # alone, without the judge, an objective's gradient is that of its own loss
-    from dataclasses import replace
+def weighing(work, **weights):
+    """The work with only these objectives weighing anything."""
+    return replace(work, weight_N=torch.tensor([weights.get(key, 0.0) for key in work.active]))
 
-    alone = replace(work, weights=(("continuation", 1.0), ("recall", 0.0), ("answer", 0.0), ("kl", 0.0)))
-    loss, _ = run.step.losses(alone, 4)
-    given = [g for g in torch.autograd.grad(loss, list(named.values()), allow_unused=True) if g is not None]
-    both = replace(alone, weights=(("continuation", 1.0), ("recall", 1.0), ("answer", 0.0), ("kl", 0.0)))
-    whole = math.sqrt(sum(float(g.square().sum()) for g in given))
-    assert look.objectives(both, Draw(4))["continuation"] == pytest.approx(whole, rel=1e-3)
+
+def test_the_gradient_of_an_objective_is_what_it_adds(full_run):
+    full_run.wire.eval()
+    step, store = full_run.step, full_run.stores["text"]
+    named = {name: p for name, p in step.named_parameters() if p.requires_grad}
+    look = Diagnostics(DiagnosticsConfig(every=1, gradients=1), full_run, named, contextlib.nullcontext)
+    generator = torch.Generator().manual_seed(0)
+    work = step.cut(store.draw(0, 0, generator), "text", 0.5, generator)
+    found = look.objectives(work, Draw(4))
+    assert "smooth" in work.active and "first" not in work.active
+    # judges and what looks at passages are among them; a closed gate lets nothing through
+    assert set(found) == {"continuation", "recall", "kl", "states", "gist", "rms"}
+    assert all(value > 0 for value in found.values())
+    assert all(p.grad is None for p in named.values())
+
+    def size(work):
+        loss, _ = step.losses(work, 4)
+        given = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+        return math.sqrt(sum(float(g.square().sum()) for g in given if g is not None))
+
+    # alone, without the judge, an objective's gradient is that of its own loss
+    both = weighing(work, continuation=1.0, recall=1.0, gist=0.5)
+    for name, weight in (("continuation", 1.0), ("gist", 0.5)):
+        alone = size(weighing(work, **{name: weight}))
+        assert look.objectives(both, Draw(4))[name] == pytest.approx(alone, rel=1e-3)
+    # a judge's is that of its term: linear in its weight, nothing without rows that weigh something
+    half = {key: float(weight) for key, weight in zip(work.active, work.weight_N, strict=True)}
+    half["states"] *= 0.5
+    assert look.objectives(weighing(work, **half), Draw(4))["states"] == pytest.approx(0.5 * found["states"], rel=1e-3)
+    assert look.objectives(weighing(work, states=1.0), Draw(4))["states"] == 0

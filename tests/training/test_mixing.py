@@ -8,17 +8,17 @@ import pytest
 import torch
 
 from contracts.matrix import INJECTIONS, config
+from contracts.waits import NothingWaits
 from latentwire.encoders.lm import LMEncoderConfig
 from latentwire.injections import InjectionConfig
 from latentwire.link import LinkConfig
 from latentwire.receivers.receiver import pad
 from latentwire.training.checkpoint import Progress
 from latentwire.training.config import OwnTokens, TextWarmup, TrainConfig
+from latentwire.training.judging import row_states
 from latentwire.training.mixing import mixed, with_own_tokens, with_text
 from latentwire.training.schedules import Schedules
-from latentwire.training.step import row_states
 from latentwire.wire import Wire, WireConfig
-from training.test_graphs import NothingWaits
 
 WORDS = (
     "The Norwegian expedition to the South Pole was led by Roald Amundsen. He and four others arrived at the pole on "
@@ -39,12 +39,13 @@ def test_a_passage_given_as_text_is_read_as_its_text_and_its_neighbour_as_its_la
     links = {
         name: LinkConfig(receiver=str(tiny_readers[name]), injection=config(InjectionConfig, injection, tiny_readers))
         for name in tiny_readers
+        if name != "bert"  # a sentence encoder
     }
     encoder = LMEncoderConfig(d_z=16, ratios=(4,), window=64, init=str(tiny_readers["llama"]))
     wire = Wire.create(WireConfig(encoder, links), [WORDS, WORDS[:100]]).eval()
     texts = [WORDS[:60], WORDS[60:160]]
     latents = wire.encode_latents(texts, ratio=4)
-    for name in tiny_readers:
+    for name in links:
         receiver = wire.get_receiver(name)
         mask, ids = pad(receiver.prompt.context_ids(texts), receiver.prompt.pad_id, receiver.device)
         rows = torch.tensor(receiver.prompt.question_ids(["Who led it?"])).expand(2, -1)[:, None]
@@ -104,7 +105,8 @@ def test_what_must_be_predicted_stays_the_true_answer(run):
 
 
 @pytest.mark.parametrize("how", [{"text": 0.5}, {"text": 0.5, "beside": True}, {"own": 0.5}])
-def test_such_a_step_can_be_recorded(run, how):
+def test_such_a_step_can_be_recorded(full_run, how):
+    run = full_run
     one = work(run, "questions", **how)
     loss, _ = run.step.losses(one, 4)
     plain, _ = run.step.losses(work(run, "questions"), 4)

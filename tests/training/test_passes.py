@@ -11,16 +11,17 @@ import torch
 from safetensors.torch import load_file
 
 from latentwire.errors import UserError
+from latentwire.objectives.contrastive import ContrastiveConfig
 from latentwire.training.config import Draw
 from latentwire.training.passes import Passes
-from latentwire.training.pieces import passages_of
 from latentwire.training.run import train
 from latentwire.training.step import Step
+from training.conftest import FULL
 
 
 def gradients(run, source, parts, **change):
     """Loss, parts and gradients of one step, done in so many parts."""
-    learning = [p for p in run.wire.parameters() if p.requires_grad]
+    learning = [p for p in run.step.parameters() if p.requires_grad]
     for p in learning:
         p.grad = None
     generator = torch.Generator().manual_seed(3)
@@ -30,6 +31,53 @@ def gradients(run, source, parts, **change):
         setattr(passes, name, value)
     loss, metrics = passes.run("a kind", work, Draw(4))
     return loss, metrics, [p.grad for p in learning]
+
+
+PASSAGES = ("gist", "rms")  # look at what is sent, in units of the embeddings of their part
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+@pytest.mark.parametrize("source", ["text", "questions"])
+def test_judges_count_in_parts_as_they_do_at_once_and_what_is_sent_by_passages(full_run, source, parts, monkeypatch):
+    _, metrics, whole = gradients(full_run, source, 1)
+    _, metrics_parts, summed = gradients(full_run, source, parts)
+    judges = {"kl", "states", *(["first"] if source == "questions" else [])}
+    assert judges <= {key.split("/")[-1] for key in metrics}
+    for key, value in metrics.items():
+        name, what = key.split("/", 1)
+        if what.startswith(PASSAGES):
+            torch.testing.assert_close(metrics_parts[key], value, atol=0.02, rtol=0.05, msg=key)
+        elif what not in ("distinct", "token", "variety"):
+            torch.testing.assert_close(metrics_parts[key], value, atol=1e-5, rtol=1e-4, msg=f"{name} {what}")
+    heads = {id(p) for p in full_run.step.heads.parameters()}
+    learning = [p for p in full_run.step.parameters() if p.requires_grad]
+    of_heads = [(got, want) for p, got, want in zip(learning, summed, whole, strict=True) if id(p) in heads]
+    assert len(of_heads) == len(heads)
+    for got, want in of_heads:
+        assert torch.nn.functional.cosine_similarity(got.flatten(), want.flatten(), 0) > 0.98
+    # without them, the whole gradient is the same
+    cut = Step.cut
+
+    def without_them(self, *args):
+        work = cut(self, *args)
+        return replace(
+            work, weight_N=torch.where(torch.tensor([key in PASSAGES for key in work.active]), 0.0, work.weight_N)
+        )
+
+    monkeypatch.setattr(Step, "cut", without_them)
+    for got, want in zip(gradients(full_run, source, parts)[2], gradients(full_run, source, 1)[2], strict=True):
+        assert (got is None) == (want is None)
+        if want is not None:
+            torch.testing.assert_close(got, want, atol=3e-5, rtol=1e-3)
+
+
+def test_passages_that_are_compared_stay_together_in_at_least_twos(run, monkeypatch):
+    monkeypatch.setitem(run.step.objectives, "apart", ContrastiveConfig().build())
+    tried: list[int] = []
+    monkeypatch.setattr(Passes, "one", scarce(1, tried))
+    with pytest.raises(UserError, match="as few as an objective compares"):
+        gradients(run, "questions", 1)
+    assert tried == [8, 4, 2]
 
 
 @pytest.mark.parametrize("source", ["text", "questions"])
@@ -76,7 +124,7 @@ def scarce(most: int, tried: list[int]):
     plain = Passes.one
 
     def one(self, work, draw):
-        tried.append(passages_of(work))
+        tried.append(work.passages)
         if tried[-1] > most:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate much")
         return plain(self, work, draw)
@@ -103,7 +151,7 @@ def test_a_step_that_does_not_fit_is_done_in_parts_and_this_is_remembered_and_no
 
 def test_a_passage_that_does_not_fit_alone_ends_the_run_with_a_reason(run, monkeypatch):
     monkeypatch.setattr(Passes, "one", scarce(0, []))
-    with pytest.raises(UserError, match="one passage alone does not fit"):
+    with pytest.raises(UserError, match="one passage alone"):
         gradients(run, "questions", 1)
 
 
@@ -159,3 +207,20 @@ def test_one_receiver_a_step_has_the_gradient_of_all_on_average(run):
 
     mean = (encoder_of(["llama"]) + encoder_of(["gemma"])) / 2
     torch.testing.assert_close(encoder_of(["llama", "gemma"]), mean, atol=1e-5, rtol=1e-3)
+
+
+def test_a_gate_looks_once_a_step_however_many_parts_it_has(tiny_config, tmp_path):
+    more = ["steps=2", "eval_every=0", "save_every=0", "corpus.windows=24", *FULL]
+    train(tiny_config, [*more, "passages=6"], out=tmp_path / "one")
+    train(tiny_config, [*more, "passages=2", "accumulate=3"], out=tmp_path / "parts")
+    smoothed = []
+    for name in ("one", "parts"):
+        rows = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").open()]
+        found = [row for row in rows if row["source"] != "dev"]
+        fresh = 1 - 0.5 ** (1 / 50)
+        value = 0.0
+        for row in found:
+            value += fresh * ((row["llama/gist/cosine"] + row["gemma/gist/cosine"]) / 2 - value)
+            assert row["gate/smooth"] == pytest.approx(value, abs=2e-5)
+        smoothed.append([row["gate/smooth"] for row in found])
+    assert smoothed[1] == pytest.approx(smoothed[0], abs=2e-4)

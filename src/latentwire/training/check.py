@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from latentwire.errors import UserError
+from latentwire.objectives.combination import check as check_objectives
 from latentwire.training.config import Draw, TrainConfig
 from latentwire.training.optim import OPTIMIZERS
 from latentwire.training.watch import ACTIONS
@@ -13,6 +14,7 @@ def check(config: TrainConfig) -> None:
     """Refuse what cannot work before anything is loaded."""
     if not config.objectives:
         raise UserError("no objectives; name at least one under objectives (for example answer: {type: answer})")
+    check_objectives(config.objectives)
     if bool(config.steps) == bool(config.minutes):
         raise UserError("give either steps or minutes, and not both")
     if config.optimizer not in OPTIMIZERS:

@@ -1,7 +1,7 @@
 """Checkpoints: atomic, pruned, without pickle, enough for an exact resume.
 
-Batches, random cuts and dropout come from (seed, step), so a checkpoint needs only weights, optimiser moments and where
-the run stands.
+Batches, random cuts and dropout come from (seed, step), so a checkpoint needs only weights, optimiser moments, what the
+objectives keep of their own, and where the run stands.
 """
 
 from __future__ import annotations
@@ -46,13 +46,25 @@ class Progress:
     pieces: dict[str, int] = field(default_factory=dict)
 
 
-def save(directory: Path, wire: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, keep: int = 2) -> Path:
-    """Write ``directory/step-N`` so that it is there whole or not at all, then drop all but the newest ``keep``."""
+def save(
+    directory: Path,
+    wire: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    own: nn.Module | None = None,
+    keep: int = 2,
+) -> Path:
+    """Write ``directory/step-N`` so that it is there whole or not at all, then drop all but the newest ``keep``.
+
+    own: what training keeps beside the wire; a file of its own, if there is anything.
+    """
     final = directory / f"step-{progress.step:07d}"
     part = directory / f".part-{os.getpid()}"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    save_file({k: v.detach().cpu().contiguous() for k, v in wire.state_dict().items()}, part / "wire.safetensors")
+    for name, module in (("wire", wire), ("own", own)):
+        if module is not None and (state := module.state_dict()):
+            save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, part / f"{name}.safetensors")
     moments = {}
     for number, state in optimizer.state_dict()["state"].items():
         for key, value in state.items():
@@ -66,17 +78,22 @@ def save(directory: Path, wire: nn.Module, optimizer: torch.optim.Optimizer, pro
     return final
 
 
-def load(directory: Path, wire: nn.Module, optimizer: torch.optim.Optimizer) -> Progress | None:
+def load(
+    directory: Path, wire: nn.Module, optimizer: torch.optim.Optimizer, own: nn.Module | None = None
+) -> Progress | None:
     """Restore the newest checkpoint that is whole; a damaged one is reported and the one before it is used."""
     for path in sorted(directory.glob("step-*"), reverse=True):
         try:
             weights = load_file(path / "wire.safetensors")
+            kept = load_file(path / "own.safetensors") if own is not None and own.state_dict() else {}
             moments = load_file(path / "optimizer.safetensors")
             progress = Progress(**json.loads((path / "progress.json").read_text()))
         except (OSError, ValueError, TypeError, SafetensorError) as error:
             log.warning("checkpoint %s is damaged (%s); trying the one before it", path, error)
             continue
         wire.load_state_dict(weights, strict=True)
+        if own is not None:
+            own.load_state_dict(kept, strict=True)
         state: dict[int, dict[str, torch.Tensor]] = {}
         for key, value in moments.items():
             number, _, leaf = key.partition(".")

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 from latentwire.training.aside import at_rest
 from latentwire.training.config import DiagnosticsConfig, Draw
+from latentwire.training.judging import first_answers, row_states
 from latentwire.training.setup import Run
-from latentwire.training.step import Work, first_answers, row_states, widen
+from latentwire.training.stages import feature
+from latentwire.training.work import Work, widen
 from latentwire.types import Latents
 
 
@@ -38,8 +40,8 @@ class Diagnostics:
         return bool(self.config.every) and step % self.config.every == 0
 
     def features(self) -> dict[str, Tensor]:
-        """Norm of the gradient that is in the parameters now, of the encoder and of each link's adapter and injection;
-        on the device."""
+        """Norm of the gradient that is in the parameters now, of the encoder, of each link's adapter and injection,
+        and of what each objective trains; on the device."""
         by_feature: dict[str, list[Tensor]] = {}
         for name, p in self.parameters.items():
             if p.grad is not None:
@@ -82,13 +84,14 @@ class Diagnostics:
         latents = self.run.wire.encoder(work.source, draw.ratio)
         found: dict[str, Any] = {"latents": {"rms": rms(latents.z_BMD[latents.mask_BM])}, "receivers": {}}
         for name, read in work.read.items():
-            receiver, link = self.run.wire.get_receiver(name), self.run.wire.links[name]
-            slots = link.slots(draw.slots)  # ty: ignore[not-callable]
-            slots_BSE = link.adapter(latents, draw.mode, slots)  # ty: ignore[not-callable]
+            receiver = self.run.wire.get_receiver(name)
+            seen: list[tuple[Tensor, Tensor]] = []
+            self.run.wire.prefix(name, latents, draw.mode, draw.slots, seen)
+            slots_BSE, there_BS = seen[0]
             mask_BT = torch.arange(read["context"].shape[1], device=read["count"].device) < read["count"][:, None]
             found["receivers"][name] = {
                 "losses": losses.get(name, {}),
-                "slot_rms": rms(slots_BSE[latents.mask_BM.repeat_interleave(slots, 1)]),
+                "slot_rms": rms(slots_BSE[there_BS]),
                 "embedding_rms": rms(receiver.embed(read["context"])[mask_BT]),
             }
         return found
@@ -107,22 +110,23 @@ class Diagnostics:
         return found
 
     def objectives(self, work: Work, draw: Draw) -> dict[str, float]:
-        """Norm of what each objective adds to the gradient of the step: the gradient less that without it."""
+        """Norm of what each objective adds to the gradient of the step: the gradient less that without it. An objective
+        with rows has its judges go with it; one that weighs nothing, or whose gate is closed, is left out."""
         learning = [p for p in self.parameters.values() if p.requires_grad]
 
-        def gradient(weights: tuple[tuple[str, float], ...]) -> list[Tensor]:
-            loss, _ = self.run.step.losses(replace(work, weights=weights), draw.ratio, draw.slots, draw.mode)
+        def gradient(weight_N: Tensor) -> list[Tensor]:
+            loss, _ = self.run.step.losses(replace(work, weight_N=weight_N), draw.ratio, draw.slots, draw.mode)
             if not loss.requires_grad:
                 return [torch.zeros_like(p) for p in learning]
             given = torch.autograd.grad(loss, learning, allow_unused=True)
             return [torch.zeros_like(p) if g is None else g for g, p in zip(given, learning, strict=True)]
 
-        whole, own = gradient(work.weights), {key for key, _ in work.pieces}
-        found = {}
-        for name, objective in self.run.step.objectives.items():
-            if (name in own or objective.source is None) and dict(work.weights)[name]:
-                without = gradient(tuple((key, 0.0 if key == name else value) for key, value in work.weights))
-                found[name] = float(norm([a - b for a, b in zip(whole, without, strict=True)]))
+        whole, found = gradient(work.weight_N), {}
+        for number, name in enumerate(work.active):
+            if float(work.weight_N[number]):
+                without_N = work.weight_N.clone()
+                without_N[number] = 0.0
+                found[name] = float(norm([a - b for a, b in zip(whole, gradient(without_N), strict=True)]))
         return found
 
 
@@ -144,12 +148,6 @@ def first_figures(logits_NV: Tensor, right_N: Tensor, top: int, decode: Callable
         "distinct": len(ids),
         "predicted": [[i, n, decode([i])] for i, n in zip(ids[order].tolist(), counts[order].tolist(), strict=True)],
     }
-
-
-def feature(name: str) -> str:
-    """The part of a wire that a parameter belongs to: ``encoder``, or a link's ``links.llama.adapter``."""
-    parts = name.split(".")
-    return ".".join(parts[:3]) if parts[0] == "links" else parts[0]
 
 
 def norm(tensors: list[Tensor]) -> Tensor:

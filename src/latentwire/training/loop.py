@@ -120,7 +120,7 @@ class Loop:
         this one's."""
         folder = self.out / "checkpoints"
         trainer = self.trainer
-        if resume and (found := checkpoint.load(folder, self.run.wire, trainer.optimizer)):
+        if resume and (found := checkpoint.load(folder, self.run.wire, trainer.optimizer, self.run.step.own())):
             trainer.progress = found
             self.watch.state, self.watch.events = found.watch, found.events
             trainer.passes.pieces = found.pieces
@@ -135,7 +135,8 @@ class Loop:
         trainer, progress = self.trainer, self.progress
         progress.skipped = int(trainer.skipped)
         progress.watch, progress.events, progress.pieces = self.watch.state, self.watch.events, trainer.passes.pieces
-        checkpoint.save(self.out / "checkpoints", self.run.wire, trainer.optimizer, progress, self.config.keep)
+        folder, own = self.out / "checkpoints", self.run.step.own()
+        checkpoint.save(folder, self.run.wire, trainer.optimizer, progress, own, self.config.keep)
 
     def evaluate(self) -> None:
         """Losses on the slice kept aside, and the best wire by them."""

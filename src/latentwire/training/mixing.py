@@ -6,16 +6,13 @@ Both are written into a step's work as tensors of a fixed shape, so that such a 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from latentwire.receivers import Receiver
+from latentwire.training.work import Work
 from latentwire.types import Prefix
-
-if TYPE_CHECKING:
-    from latentwire.training.step import Work
 
 CHUNK = 8192  # rows of logits at a time: a large vocabulary in float32 is gigabytes
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from latentwire.errors import UserError
 from latentwire.training.config import Draw
 from latentwire.training.graphs import Graphs, Parts
-from latentwire.training.pieces import passages_of, split
-from latentwire.training.step import Step, Work
+from latentwire.training.pieces import most_parts, split
+from latentwire.training.step import Step
+from latentwire.training.work import Work
 
 log = logging.getLogger(__name__)
 
@@ -38,22 +39,26 @@ class Passes:
         self.step, self.parameters, self.autocast, self.graphs = step, parameters, autocast, graphs
         self.accumulate, self.told = accumulate, told
         self.pieces: dict[str, int] = {}
-        # what counts the wire's passes (a ramp, an annealing)
-        self.counters = [b for b in step.wire.buffers() if b.dtype is torch.int64 and b.numel() == 1]
+        # what counts passes (a ramp, an annealing)
+        self.counters = [b for b in step.buffers() if b.dtype is torch.int64 and b.numel() == 1]
 
     def run(self, kind: str, work: Work, draw: Draw) -> Parts:
         """One forward and backward of all the work. UserError: a single passage does not fit into memory."""
         counted = [(buffer, buffer.clone()) for buffer in self.counters]
         while True:
-            parts = min(self.pieces.get(kind, self.accumulate), passages_of(work))
+            parts, most = self.parts(kind, work), most_parts(work, self.step)
             try:
                 return self.attempt(work, draw, parts)
             except torch.cuda.OutOfMemoryError as error:
                 reason = " ".join(str(error).split())[:200]
             # outside of the except block, where the error would still hold the tensors of the step
-            self.retreat(kind, parts, passages_of(work), reason)
+            self.retreat(kind, parts, most, reason)
             for buffer, value in counted:
                 buffer.copy_(value)
+
+    def parts(self, kind: str, work: Work) -> int:
+        """In how many parts the work is done."""
+        return min(self.pieces.get(kind, self.accumulate), most_parts(work, self.step))
 
     def attempt(self, work: Work, draw: Draw, parts: int) -> Parts:
         """The work in so many parts."""
@@ -91,30 +96,31 @@ class Passes:
             return self.graphs.run(work, draw.ratio, draw.slots, draw.mode)
         with self.autocast():
             loss, metrics = self.step.losses(work, draw.ratio, draw.slots, draw.mode)
-        loss.backward()
+        if loss.requires_grad:  # else nothing that learns in this stage has a part in it
+            loss.backward()
         return loss.detach(), metrics
 
-    def retreat(self, kind: str, parts: int, passages: int, reason: str) -> None:
+    def retreat(self, kind: str, parts: int, most: int, reason: str) -> None:
         """Make ready to do this kind of step in twice as many parts."""
         for p in self.parameters:
             p.grad = None
-        if parts >= passages:
+        if parts >= most:
             raise UserError(
-                f"one passage alone does not fit into memory ({reason}); the last checkpoint is kept. Lower "
-                "corpus.longest, corpus.row or asks, or freeze the encoder"
+                f"one passage alone, or as few as an objective compares, does not fit into memory ({reason}); the last "
+                "checkpoint is kept. Lower corpus.longest, corpus.row or asks, or freeze the encoder"
             )
         if self.graphs is not None:
             log.warning("recorded steps hold memory of their own: steps are ordinary from here on")
             self.graphs = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        self.pieces[kind] = parts = min(2 * parts, passages)
+        self.pieces[kind] = parts = min(2 * parts, most)
         log.warning("out of memory in a step of %s; such steps are done in %d parts from here on", kind, parts)
         self.told({"event": "out of memory", "kind": kind, "parts": parts, "reason": reason})
 
     def first_part(self, kind: str, work: Work) -> Work:
         """As much of the work as is done at once."""
-        return split(work, min(self.pieces.get(kind, self.accumulate), passages_of(work)), self.step)[0][0]
+        return split(work, self.parts(kind, work), self.step)[0][0]
 
     def forget(self) -> None:
         """Throw recordings away: other parameters learn from here on."""

@@ -37,6 +37,8 @@ class Together:
         if self.world == 1:
             return
         gradients = [p.grad for p in parameters if p.grad is not None]
+        if not gradients:  # a step that nothing is learnt from
+            return
         flat = torch.cat([g.flatten() for g in gradients])
         distributed.all_reduce(flat)
         flat /= self.world
@@ -50,6 +52,14 @@ class Together:
         told = torch.tensor(numbers, dtype=torch.float64, device=device)
         distributed.broadcast(told, 0)
         return told.tolist()
+
+    @torch.no_grad()
+    def mean(self, figures: Tensor | None) -> Tensor | None:
+        """The mean of ``figures`` over processes (each has drawn the same kind of step); None stays None."""
+        if self.world > 1 and figures is not None:
+            distributed.all_reduce(figures)
+            figures = figures / self.world
+        return figures
 
     def agree(self, number: int, device: torch.device) -> int:
         """The first process's ``number``."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from latentwire.training.batches import Batch, Batches
 from latentwire.training.checkpoint import Progress
 from latentwire.training.config import Stage, TrainConfig
 from latentwire.training.diagnostics import Diagnostics
-from latentwire.training.graphs import Graphs
+from latentwire.training.graphs import Graphs, on_stream
 from latentwire.training.journal import Journal
 from latentwire.training.mixing import mixed
 from latentwire.training.optim import MuonAdamW
@@ -20,8 +19,8 @@ from latentwire.training.passes import Passes
 from latentwire.training.schedules import Schedules
 from latentwire.training.setup import Run
 from latentwire.training.stages import Learning
-from latentwire.training.step import Work
 from latentwire.training.together import Together
+from latentwire.training.work import Work
 
 
 class Trainer:
@@ -32,14 +31,14 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, run: Run, accelerator: Accelerator) -> None:
         self.config, self.run, self.accelerator = config, run, accelerator
-        self.learning = Learning(run.wire, run.names, config.stages)
+        self.learning = Learning(run.wire, run.step.heads, run.names, config.stages)
         self.parameters = self.learning.parameters
         self.optimizer = MuonAdamW(
-            self.learning.groups(run.wire, config.rate, config.encoder_rate, config.optimizer == "muon"),
+            self.learning.groups(run.step, config.rate, config.encoder_rate, config.optimizer == "muon"),
             betas=config.betas, weight_decay=config.weight_decay, fused=accelerator.device.type == "cuda",
         )  # fmt: skip
         self.together = Together(accelerator.process_index, accelerator.num_processes)
-        self.together.start_alike(run.wire)
+        self.together.start_alike(run.step)
         self.progress = Progress(total=config.steps)
         self.schedules = Schedules(config, run)
         graphs = self._graphs() if config.graphs else None
@@ -68,9 +67,8 @@ class Trainer:
         batch = store.draw(number * self.together.world + self.together.rank, self.config.seed, generator)
         names = self.schedules.receivers(self.progress)
         batch = Batch(batch.source, {name: batch.read[name] for name in names})
-        work = self.run.step.cut(batch, source, self.schedules.done(self.progress), generator)
-        factors = self.schedules.weights(self.progress)
-        return replace(work, weights=tuple((key, value * factors.get(key, 1.0)) for key, value in work.weights))
+        done, factors = self.schedules.done(self.progress), self.schedules.weights(self.progress)
+        return self.run.step.cut(batch, source, done, generator, factors)
 
     def advance(self) -> tuple[str, torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
         """One optimiser step; metrics stay on the device (reading them would make the GPU wait)."""
@@ -103,6 +101,9 @@ class Trainer:
             self.diagnose(kind, source, work, metrics, features)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        # once a step, however many parts and attempts it took
+        gates = self.run.step.gates
+        metrics = metrics | gates.look(self.together.mean(gates.measured(metrics)))
         progress.step += 1
         if source == "text":
             progress.text_steps += 1
@@ -122,14 +123,16 @@ class Trainer:
         parts = [None if one is None else self.passes.first_part(kind, one) for one in (work, asked)]
         assert parts[0] is not None
         step = self.progress.step + 1
-        line = self.diagnostics.line(step, source, parts[0], self.drawn, metrics, features, parts[1])
+        # on the stream of the steps, which recordings are made on (see graphs.py)
+        with on_stream(self.passes.graphs.stream if self.passes.graphs else None):
+            line = self.diagnostics.line(step, source, parts[0], self.drawn, metrics, features, parts[1])
         self.journal.diagnostics(line)
 
     def halve(self) -> dict[str, float]:
-        """Halve the weights of the objectives on questions; the factors that hold now. The teacher's divergence is
-        weighted by those of the rows it judges, and so it is halved with them."""
+        """Halve the weights of the objectives with rows of questions; the factors that hold now. Judges are weighted by
+        those of the rows they judge, and so they are halved with them; what looks at passages is left alone."""
         for name, objective in self.run.step.objectives.items():
-            if objective.source == "questions":
+            if objective.role == "rows" and objective.source == "questions":
                 self.progress.halved[name] = 0.5 * self.progress.halved.get(name, 1.0)
         return dict(self.progress.halved)
 
