@@ -25,9 +25,10 @@ from torch import Tensor
 
 from latentwire.data.rows import data_dir
 from latentwire.data.squad import load_split
+from latentwire.objectives.kl import KLConfig
 from latentwire.receivers import Receiver
 from latentwire.receivers.receiver import pad
-from latentwire.training.step import row_states, token_losses
+from latentwire.training.judging import row_states, token_losses
 from latentwire.types import Prefix
 from latentwire.wire import Wire
 
@@ -63,8 +64,9 @@ def judged(receiver: Receiver, prefix: Prefix, rows: Tensor, weight: Tensor, tea
     """Mean cross-entropy and divergence of the weighted tokens."""
     picked = weight[..., 1:] > 0
     h = row_states(receiver, prefix, rows)[:, :, :-1][picked]
-    ce, kl, _ = token_losses(receiver, h, rows[..., 1:][picked], teacher[:, :, :-1][picked])
-    assert kl is not None
+    ce, _, (kl,) = token_losses(
+        receiver, h, rows[..., 1:][picked], teacher[:, :, :-1][picked], (KLConfig().build().measure,)
+    )
     return ce.mean(), kl.mean()
 
 

@@ -12,11 +12,9 @@ import pytest
 import torch
 
 from contracts.waits import NothingWaits
-from latentwire.config import load
-from latentwire.training.config import TrainConfig
 from latentwire.training.graphs import Graphs
 from latentwire.training.run import train
-from latentwire.training.setup import prepare
+from training.conftest import as_made, made_ready
 
 OPTIONS = (
     "objectives.answer.question=0.2",
@@ -27,13 +25,14 @@ OPTIONS = (
 """Weights that change with every step, and something that is trained beside the wire."""
 
 
-@pytest.fixture
-def run(tiny_config):
-    from accelerate import Accelerator
+@pytest.fixture(scope="module")
+def made(tiny_tree):
+    return made_ready(tiny_tree, *OPTIONS)
 
-    config = load(tiny_config, TrainConfig, [*OPTIONS])
-    torch.manual_seed(0)
-    return prepare(config, None, Accelerator(cpu=True))
+
+@pytest.fixture
+def run(made):
+    return as_made(made)
 
 
 def work(run, source, number):

@@ -13,11 +13,12 @@ from safetensors.torch import load_file
 from latentwire.config import load
 from latentwire.errors import UserError
 from latentwire.training import checkpoint
+from latentwire.training.check import check
 from latentwire.training.checkpoint import Progress
 from latentwire.training.config import TrainConfig
 from latentwire.training.loop import Loop
-from latentwire.training.run import check, train
-from training.conftest import written_config
+from latentwire.training.run import train
+from training.conftest import tree_of, written
 
 THRESHOLD = 0.013
 """The smoothed cosine of tiny random wires is small: what matters is that it is passed halfway."""
@@ -39,7 +40,7 @@ def rows(out: Path) -> list[dict]:
 def run(tiny_readers, corpus, tmp_path_factory) -> tuple[Path, Path]:
     """The config of a finished run, and where it went."""
     folder = tmp_path_factory.mktemp("own")
-    config = written_config(tiny_readers, corpus, folder)
+    config = written(tree_of(tiny_readers, corpus), folder)
     train(config, MORE, out=folder / "run")
     return config, folder / "run"
 
@@ -62,7 +63,7 @@ def test_a_run_taken_up_again_ends_as_the_unbroken_one(run, tmp_path):
     for file in ("wire/model.safetensors", "checkpoints/step-0000006/own.safetensors"):
         expected, got = load_file(whole / file), load_file(out / file)
         assert all(torch.equal(expected[key], got[key]) for key in expected)
-    assert [row["step"] for row in rows(out)] == [1, 2, 3, 4, 5, 6, 5, 6]
+    assert [row["step"] for row in rows(out)] == [1, 2, 3, 4, 5, 6]
     assert [row["loss"] for row in rows(out)[-2:]] == [row["loss"] for row in rows(whole)[-2:]]
 
 
@@ -103,7 +104,7 @@ def test_a_warm_up_is_gone_when_it_is_over_and_a_gate_counts_from_when_it_opens(
 
 def test_heads_learn_at_the_rate_of_the_links(tiny_config, tmp_path, monkeypatch):
     groups = []
-    monkeypatch.setattr(Loop, "go", lambda self, resume: groups.append((self.optimizer.param_groups, self.run)))
+    monkeypatch.setattr(Loop, "go", lambda self, resume: groups.append((self.trainer.optimizer.param_groups, self.run)))
     train(tiny_config, [*MORE, "optimizer=muon", "rate=0.5", "encoder_rate=0.1"], out=tmp_path / "run")
     (found, run) = groups[0]
     heads = {id(p) for p in run.step.heads.parameters()}
@@ -115,3 +116,50 @@ def test_heads_learn_at_the_rate_of_the_links(tiny_config, tmp_path, monkeypatch
 def test_what_makes_no_sense_is_refused_before_anything_is_loaded(tiny_config):
     with pytest.raises(UserError, match="gated on 'nothing'"):
         check(load(tiny_config, TrainConfig, ["objectives.kl.weight={kind: gated, after: nothing}"]))
+
+
+def test_a_stage_lets_heads_learn_or_holds_them_still(run, tmp_path):
+    config = run[0]
+    stages = [
+        {"name": "A", "until": 0.3, "learn": ["objectives.gist.gemma"]},
+        {"name": "B", "until": 0.7, "learn": ["encoder", "links"]},
+        {"until": 1.0, "learn": ["objectives"]},
+    ]
+    few = ["objectives.gist={type: gist-head, tokens: 4, width: 8}", "corpus.windows=24", "eval_every=0"]
+    more = [*few, f"stages={json.dumps(stages)}", "steps=6", "save_every=1", "keep=9"]
+    train(config, more, out=tmp_path / "run")
+    kept = sorted((tmp_path / "run" / "checkpoints").glob("step-*"))
+    own = [load_file(path / "own.safetensors") for path in kept]
+    wires = [load_file(path / "wire.safetensors") for path in kept]
+
+    def moved(states, before, after):
+        return {
+            key.split(".")[1] for key, value in states[before].items() if not torch.equal(value, states[after][key])
+        }
+
+    # steps 0..1, then 2..4, then 5; a stage whose receivers teach nothing does not read with them
+    assert moved(own, 0, 1) == {"gemma"} and not moved(wires, 0, 1)
+    assert not moved(own, 2, 4) and {"llama", "gemma"} <= moved(wires, 2, 4)
+    assert moved(own, 4, 5) == {"llama", "gemma"} and not moved(wires, 4, 5)
+    assert {key.split("/")[0] for key in rows(tmp_path / "run")[0] if "/" in key} == {"gemma"}
+    with pytest.raises(UserError, match=r"names 'heads'.*objectives\.gist"):
+        train(config, [*more, 'stages=[{until: 1.0, learn: ["heads"]}]'], out=tmp_path / "wrong")
+
+
+def test_of_sampled_receivers_the_one_that_reads_teaches_its_head_and_moves_the_gates(run, tmp_path):
+    more = ["receivers=sampled", "save_every=1", "keep=9", "eval_every=0", "clip=1e-3", "optimizer=muon"]
+    train(run[0], [*MORE, *more], out=tmp_path / "run")
+    own = [load_file(path / "own.safetensors") for path in sorted((tmp_path / "run" / "checkpoints").glob("step-*"))]
+    value, readers = 0.0, []
+    for number, row in enumerate(rows(tmp_path / "run")):
+        (name,) = {key.split("/")[0] for key in row if key.endswith("gist/cosine")}
+        readers.append(name)
+        value += (1 - 0.5 ** (1 / 4)) * (row[f"{name}/gist/cosine"] - value)
+        assert row["gate/kl"] == pytest.approx(value, abs=2e-5)
+        if number:
+            before, after = own[number - 1], own[number]
+            moved = {
+                key.split(".")[1] for key in before if key.startswith("heads") and not before[key].equal(after[key])
+            }
+            assert moved == {name}
+    assert set(readers) == {"llama", "gemma"}

@@ -134,13 +134,14 @@ class Objective:
 
     role: ``rows``, ``judge`` or ``passage``. source: which steps it takes part in, ``"text"`` or ``"questions"``; None:
     both. taught: share of a step's passages that the teacher must have read as well. cosine: it gives a figure
-    ``cosine`` that a gated weight may wait for.
+    ``cosine`` that a gated weight may wait for. least: passages that it needs at once.
     """
 
     role = "rows"
     source: str | None = None
     taught = 0.0
     cosine = False
+    least = 1
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -174,7 +175,7 @@ class Objective:
 
     def share(self, targets: Targets) -> Tensor:
         """Weight of each target [B, R, T], 0 where it is not judged; as the rows' own objective weighs it if not
-        told."""
+        told. Which of them are 1 or more must not depend on ``ce_BRT``: a step done in parts counts them in advance."""
         return targets.weight_BRT
 
     # -- role `passage` --

@@ -40,12 +40,13 @@ class ContrastiveConfig(ObjectiveConfig):
 
 class Contrastive(Objective):
     role = "passage"
+    least = 2
     config: ContrastiveConfig
 
     def passage(self, sent: Sent, own: nn.Module | None) -> tuple[Tensor, dict[str, Tensor]]:
         z_BMD = sent.latents.z_BMD.float()
         B = len(z_BMD)
-        if B < 2:
+        if self.least > B:
             raise UserError("contrastive compares different texts: a step needs at least two passages (passages: 2)")
         mean_BD = z_BMD.sum(1) / sent.latents.count_B.clamp_min(1)[:, None]  # masked latents are zero
         unit_BD = F.normalize(mean_BD, dim=-1)

@@ -23,7 +23,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from latentwire.training.step import Step, Work
+from latentwire.training.step import Step
+from latentwire.training.work import Work
 from latentwire.types import MODES
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,8 @@ class Graphs:
     def run(self, work: Work, ratio: int, slots: int | None = None, mode: str = MODES[0]) -> Parts:
         """One forward and backward."""
         given = list(tensors(work))
-        key = ratio, slots, mode, work.pieces, work.active, tuple((t.shape, t.dtype) for t in given)
+        named = tuple((name, *read) for name, read in work.read.items())  # who reads, and whether the step mixes
+        key = ratio, slots, mode, work.pieces, work.active, named, tuple((t.shape, t.dtype) for t in given)
         found = self.held.get(key)
         if found is None:
             self.seen[key] += 1
@@ -84,6 +86,12 @@ class Graphs:
         for parameter, gradient in zip(self.parameters, found.gradients, strict=True):
             parameter.grad = gradient
         return found.loss, found.metrics
+
+    def forget(self) -> None:
+        """Throw all recordings away: other parameters learn from here on, or memory is short."""
+        self.held.clear()
+        self.seen.clear()
+        self.ordinary.clear()
 
     def _try_recording(self, key: Any, work: Work, ratio: int, slots: int | None, mode: str) -> Recording | None:
         try:
@@ -102,7 +110,8 @@ class Graphs:
     def _plain(self, work: Work, ratio: int, slots: int | None, mode: str) -> Parts:
         with self.autocast():
             loss, metrics = self.step.losses(work, ratio, slots, mode)
-        loss.backward()
+        if loss.requires_grad:  # else nothing that learns in this stage has a part in it
+            loss.backward()
         return loss.detach(), metrics
 
     def _recording(self, work: Work, ratio: int, slots: int | None, mode: str) -> Recording:

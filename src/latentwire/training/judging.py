@@ -68,10 +68,27 @@ def token_losses(
 
 
 @torch.no_grad()
-def first_tokens(receiver: Receiver, h_BRTE: Tensor, target_BRT: Tensor) -> Tensor:
-    """Share of the most frequent first answer token among the predictions: near 1 is a collapse."""
-    before_BR = target_BRT.float().argmax(-1) - 1
-    h_NE = h_BRTE.gather(2, before_BR.clamp_min(0)[..., None, None].expand(-1, -1, 1, h_BRTE.shape[-1])).flatten(0, 2)
-    predicted = receiver.logits(h_NE).argmax(-1)
-    seen_V = torch.zeros(receiver.geometry.vocab, device=predicted.device)
-    return seen_V.scatter_add(0, predicted, torch.ones_like(predicted, dtype=seen_V.dtype)).max() / len(predicted)
+def first_answers(receiver: Receiver, h_BRTE: Tensor, ids_BRT: Tensor, target_BRT: Tensor) -> tuple[Tensor, Tensor]:
+    """Float logits [N, V] of the first target of every row, N = B * R, and the right tokens [N]."""
+    first_BR1 = target_BRT.float().argmax(-1, keepdim=True)
+    before_BR = (first_BR1[..., 0] - 1).clamp_min(0)
+    h_NE = h_BRTE.gather(2, before_BR[..., None, None].expand(-1, -1, 1, h_BRTE.shape[-1])).flatten(0, 2)
+    return receiver.logits(h_NE), ids_BRT.gather(2, first_BR1).flatten()
+
+
+@torch.no_grad()
+def first_tokens(receiver: Receiver, h_BRTE: Tensor, ids_BRT: Tensor, target_BRT: Tensor) -> dict[str, Tensor]:
+    """The predicted first answer tokens of a step: ``distinct``, the share of the most frequent one (near 1 is a
+    collapse); ``token``, its id; ``variety``, kinds of predicted tokens per kind of right ones."""
+    logits_NV, right_N = first_answers(receiver, h_BRTE, ids_BRT, target_BRT)
+    predicted_N = logits_NV.argmax(-1)
+    seen_V = torch.zeros(receiver.geometry.vocab, device=predicted_N.device)
+    ones_N = torch.ones_like(predicted_N, dtype=seen_V.dtype)
+    kinds = (seen_V.scatter(0, right_N, ones_N) > 0).sum()
+    seen_V = seen_V.scatter_add(0, predicted_N, ones_N)
+    top = seen_V.max(0)
+    return {
+        "distinct": top.values / len(predicted_N),
+        "token": top.indices.float(),
+        "variety": (seen_V > 0).sum() / kinds,
+    }

@@ -95,14 +95,12 @@ def assemble(
     text_rows = sum(
         getattr(o.config, "rows", 1) for o in objectives.values() if o.role == "rows" and o.source == "text"
     )
-    aside = max(1, config.corpus.dev // config.asks)
+    aside, passages = max(1, config.corpus.dev // config.asks), config.passages * config.accumulate
     return Run(
         wire=wire,
         step=step,
         names=names,
-        stores={
-            name: batches(stores.get(name), aside if name.startswith("dev") else config.passages) for name in STORES
-        },
+        stores={name: batches(stores.get(name), aside if name.startswith("dev") else passages) for name in STORES},
         rows={"text": text_rows, "questions": config.asks},
         source_tokens=config.corpus.longest,
         read_tokens=int(config.corpus.longest * config.corpus.stretch),

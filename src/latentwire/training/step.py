@@ -10,38 +10,22 @@ the device or depends on what is drawn, so that it can be recorded once and repl
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from latentwire.objectives import Objective, Rows
-from latentwire.objectives.base import Sent, Targets
+from latentwire.objectives.base import Targets
 from latentwire.objectives.gate import Gates
 from latentwire.receivers import Receiver
 from latentwire.training.batches import Batch
 from latentwire.training.judging import first_tokens, row_states, rows_of, token_losses, watched
+from latentwire.training.mixing import with_own_tokens, with_text
+from latentwire.training.sending import sent_losses
+from latentwire.training.work import Work, widen
 from latentwire.types import MODES, Latents
 from latentwire.wire import Wire
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a step computes on. source: the encoder's tensors. read: per receiver ``context`` [B, T] with ``count`` [B],
-    ``rows`` [B, R, T] and ``weight`` [B, R, T], the float weight of each target, 0 where there is none.
-
-    pieces: per objective its name and how many of the R rows are its own. active: objectives that this step asks
-    anything of; weight_N: the weight of each at this moment. progress: share of training done, float [].
-    """
-
-    source: dict[str, Tensor]
-    read: dict[str, dict[str, Tensor]]
-    pieces: tuple[tuple[str, int], ...]
-    active: tuple[str, ...]
-    weight_N: Tensor
-    progress: Tensor
 
 
 class Step(nn.Module):
@@ -84,11 +68,18 @@ class Step(nn.Module):
         """source: ``"text"`` or ``"questions"``, which objectives take part. progress: share of training done."""
         return self.losses(self.cut(batch, source, progress, generator), ratio, slots, mode)
 
-    def cut(self, batch: Batch, source: str, progress: float, generator: torch.Generator) -> Work:
-        """Draw the rows of a step."""
+    def cut(
+        self,
+        batch: Batch,
+        source: str,
+        progress: float,
+        generator: torch.Generator,
+        factors: dict[str, float] | None = None,
+    ) -> Work:
+        """Draw the rows of a step, for the receivers of the batch. factors: on the weights of objectives, by name."""
         read: dict[str, dict[str, Tensor]] = {}
         pieces: list[tuple[str, int]] = []
-        for name in self.train_links:
+        for name in (name for name in self.train_links if name in batch.read):
             passages = batch.read[name]
             found: list[tuple[str, Rows]] = []
             for key, objective in self.objectives.items():
@@ -102,7 +93,8 @@ class Step(nn.Module):
                 "rows": torch.cat([rows.ids_BRT for _, rows in found], 1),
                 "weight": torch.cat([rows.weights_BRT for _, rows in found], 1),
             }
-        weights = {key: each.config.weight.at(progress) for key, each in self.objectives.items()}
+        by = factors or {}
+        weights = {key: each.config.weight.at(progress) * by.get(key, 1.0) for key, each in self.objectives.items()}
         # rows stand there whatever they weigh; what else weighs nothing, or belongs to other steps, costs nothing
         active = tuple(
             key
@@ -111,7 +103,7 @@ class Step(nn.Module):
         )
         # tensors, so that a recorded step may be replayed with other weights; not waited for
         told = torch.tensor([*(weights[key] for key in active), progress])
-        told = told.to(read[self.train_links[0]]["rows"].device, non_blocking=True)
+        told = told.to(next(iter(read.values()))["rows"].device, non_blocking=True)
         return Work(batch.source, read, tuple(pieces), active, self.gates(active, told[:-1]), told[-1])
 
     def losses(
@@ -121,13 +113,22 @@ class Step(nn.Module):
         latents = widen(self.wire.encoder(work.source, ratio), -(-self.least // (slots or 1)))
         total = torch.zeros((), device=latents.z_BMD.device)
         metrics: dict[str, Tensor] = {}
-        for name in self.train_links:
+        for name in work.read:
             loss, parts = self.one_receiver(name, work, latents, slots, mode)
             total = total + loss
             if (own := self.wire.links[name].adapter.penalty()) is not None:  # ty: ignore[not-callable]
                 total = total + own
             metrics |= {f"{name}/{key}": value for key, value in parts.items()}
-        return total / len(self.train_links), metrics
+        return total / len(work.read), metrics
+
+    def judges(self, work: Work) -> dict[str, Objective]:
+        """The objectives that judge the targets of this step's rows."""
+        return {key: self.objectives[key] for key in work.active if self.objectives[key].role == "judge"}
+
+    def few(self, work: Work) -> int:
+        """How many passages of the work the teacher reads as well: the most that a judge asks for. They stand in random
+        order, so the first ones are as good a part as any."""
+        return math.ceil(max([judge.taught for judge in self.judges(work).values()], default=0.0) * work.passages)
 
     def one_receiver(
         self, name: str, work: Work, latents: Latents, slots: int | None, mode: str
@@ -135,26 +136,29 @@ class Step(nn.Module):
         """Loss of one receiver: the weighted objectives over its rows and its passages."""
         receiver, read = self.wire.get_receiver(name), work.read[name]
         weights = dict(zip(work.active, work.weight_N.unbind(), strict=True))
-        judges = {key: self.objectives[key] for key in work.active if self.objectives[key].role == "judge"}
+        judges, few = self.judges(work), self.few(work)
         sending = [key for key in work.active if self.objectives[key].role == "passage"]
-        ids_BRT = read["rows"]
-        # the passages of a batch stand in random order: the first ones are as good a part as any
-        few = math.ceil(max([judge.taught for judge in judges.values()], default=0.0) * len(ids_BRT))
+        ids_BRT = fed_BRT = read["rows"]
+        seen: list[tuple[Tensor, Tensor]] | None = [] if sending else None
+        prefix = self.wire.prefix(name, latents, mode, slots, seen)
+        if "instead" in read or "beside" in read:
+            prefix = with_text(receiver, prefix, read)
+        if "own" in read:
+            with torch.no_grad():
+                fed_BRT = with_own_tokens(receiver, row_states(receiver, prefix, ids_BRT), ids_BRT, read["own"])
         layers = tuple(sorted({layer for judge in judges.values() for layer in judge.layers(receiver)}))
         teacher_kept: dict[int, Tensor] = {}
         teacher_h = None
         if few:
             text = read["context"][:few], read["count"][:few]
-            teacher_h = self.teacher(receiver, *text, ids_BRT[:few], layers, teacher_kept)
-        seen: list[tuple[Tensor, Tensor]] | None = [] if sending else None
+            teacher_h = self.teacher(receiver, *text, fed_BRT[:few], layers, teacher_kept)
         kept: dict[int, Tensor] = {}
-        prefix = self.wire.prefix(name, latents, mode, slots, seen)
-        student_h = row_states(receiver, watched(prefix, layers, kept), ids_BRT)
+        student_h = row_states(receiver, watched(prefix, layers, kept), fed_BRT)
         # targets are predicted by the token before them; a row's first token is never a target
         weight_BRT = read["weight"][..., 1:]
-        asked = {key: judge for key, judge in judges.items() if not judge.layers(receiver)}
-        told = teacher_h if any(judge.taught for judge in asked.values()) else None
-        ce_BRT, right_BRT, judged = self.judge(receiver, student_h, ids_BRT, weight_BRT, told, asked)
+        by_logits = {key: judge for key, judge in judges.items() if not judge.layers(receiver)}
+        told = teacher_h if any(judge.taught for judge in by_logits.values()) else None
+        ce_BRT, right_BRT, judged = self.judge(receiver, student_h, ids_BRT, weight_BRT, told, by_logits)
         for key, judge in judges.items():
             if not (inside := judge.layers(receiver)):
                 continue
@@ -163,53 +167,32 @@ class Step(nn.Module):
         loss = torch.zeros((), device=ids_BRT.device)
         parts: dict[str, Tensor] = {}
         start = 0
-        for key, count in work.pieces:
+        for number, (key, count) in enumerate(work.pieces):
+            alone, *judged_by = read["scale"][number].unbind() if "scale" in read else [1.0] * (1 + len(judges))
             rows = slice(start, start + count)
             start += count
             share, ce = weight_BRT[:, rows], ce_BRT[:, rows]
             # the figure is of targets with full weight, so that it means the same whatever else is learnt from
             whole = (share >= 1).float()
-            targets = whole.sum().clamp_min(1)
+            targets = whole.sum().clamp_min(1) / alone
             loss = loss + weights[key] * (ce * share).sum() / targets
             parts[key] = ((ce * whole).sum() / targets).detach()
             parts[f"{key}/right"] = ((right_BRT[:, rows] * whole).sum() / targets).detach()
             of = Targets(ce.detach(), share, work.progress)
-            for label, judge in judges.items():
+            for (label, judge), by in zip(judges.items(), judged_by, strict=True):
                 extra = judged[label][:, rows]
                 part = judge.share(of)[: len(extra)]
                 whole = (part >= 1).float()
-                some = whole.sum().clamp_min(1)
+                some = whole.sum().clamp_min(1) / by
                 loss = loss + weights[key] * weights[label] * (extra * part).sum() / some
                 parts[f"{key}/{label}"] = ((extra * whole).sum() / some).detach()
         if seen:
-            more, figures = self.passages(name, latents, seen[0], read, {key: weights[key] for key in sending})
+            own = dict(self.heads[name].items()) if name in self.heads else {}  # ty: ignore[not-callable]
+            asked = {key: (self.objectives[key], weights[key], own.get(key)) for key in sending}
+            more, figures = sent_losses(self.wire, name, latents, seen[0], read, asked)
             loss, parts = loss + more, parts | figures
         if any(self.objectives[key].source == "questions" for key, _ in work.pieces):
-            parts["distinct"] = first_tokens(receiver, student_h, read["weight"] >= 1)
-        return loss, parts
-
-    def passages(
-        self,
-        name: str,
-        latents: Latents,
-        slots: tuple[Tensor, Tensor],
-        read: dict[str, Tensor],
-        weights: dict[str, Tensor],
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of the objectives that look at what is sent, and their figures."""
-        link, receiver = self.wire.links[name], self.wire.get_receiver(name)
-        own = dict(self.heads[name].items()) if name in self.heads else {}  # ty: ignore[not-callable]
-        loss = torch.zeros((), device=latents.z_BMD.device)
-        parts: dict[str, Tensor] = {}
-        # distances and covariances of a few vectors: worth their full precision
-        with torch.autocast(loss.device.type, enabled=False):
-            vectors = link.injection.vectors(slots[0].float())  # ty: ignore[not-callable]
-            sent = Sent(latents, vectors, slots[1], read["context"], read["count"], receiver, link)
-            for key, weight in weights.items():
-                each, figures = self.objectives[key].passage(sent, own.get(key))
-                loss = loss + weight * each
-                parts[key] = each.detach()
-                parts |= {f"{key}/{label}": value for label, value in figures.items()}
+            parts |= first_tokens(receiver, student_h, ids_BRT, read["weight"] >= 1)
         return loss, parts
 
     def judge(
@@ -256,14 +239,6 @@ class Step(nn.Module):
         mask_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device) < count_B[:, None]
         prefix = receiver.read(ids_BT, mask_BT, receiver.head_for(ids_BT.shape[0]))
         return row_states(receiver, watched(prefix, layers, {} if kept is None else kept), ids_BRT)
-
-
-def widen(latents: Latents, count: int) -> Latents:
-    """Latents padded to ``count`` at least, masked."""
-    more = count - latents.mask_BM.shape[1]
-    if more <= 0:
-        return latents
-    return replace(latents, z_BMD=F.pad(latents.z_BMD, (0, 0, 0, more)), mask_BM=F.pad(latents.mask_BM, (0, more)))
 
 
 def _flat(h: Tensor | None) -> Tensor | None:
