@@ -22,6 +22,16 @@ def test_articles_in_the_order_of_file_names(tmp_path):
     assert list(iter_articles(tmp_path, limit=0)) == []
 
 
+def test_every_second_article_by_its_number_in_its_file(tmp_path):
+    # blank lines have a number too: the same articles whatever is left out
+    rows = [{"text": text} for text in ("one", "two", " ", "four", "five")]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "b.jsonl").write_text("\n".join(map(json.dumps, rows[:2])))
+    assert list(iter_articles(tmp_path, lines="odd")) == ["one", "five", "one"]
+    assert list(iter_articles(tmp_path, lines="even")) == ["two", "four", "two"]
+    assert list(iter_articles(tmp_path, 2, "odd")) == ["one", "five"]
+
+
 def test_text_below_the_data_folder(tmp_path):
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "a.md").write_text("words")

@@ -58,6 +58,11 @@ def test_a_ratio_the_encoder_was_not_made_for_is_refused():
         check(load(ROOT / "configs" / "sandbox" / "wire.yaml", TrainConfig, ["draws=[{ratio: 4}, {ratio: 5}]"]))
 
 
+def test_articles_for_made_questions_are_all_or_every_second():
+    with pytest.raises(UserError, match=r"made_lines is one of all, odd, even, not 'third'"):
+        check(load(ROOT / "configs" / "sandbox" / "wire.yaml", TrainConfig, ["corpus.made_lines=third"]))
+
+
 def test_ratio_and_slots_of_steps_are_drawn_by_their_shares(tiny_config, tmp_path):
     slots = [f"wire.links.{name}.adapter.slots=[1, 2]" for name in ("llama", "gemma")]
     train(

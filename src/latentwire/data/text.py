@@ -24,18 +24,22 @@ def text_files(directory: str | Path) -> list[Path]:
     return files
 
 
-def iter_articles(directory: str | Path, limit: int | None = None) -> Iterator[str]:
+LINES = ("all", "odd", "even")
+
+
+def iter_articles(directory: str | Path, limit: int | None = None, lines: str = "all") -> Iterator[str]:
     """At most ``limit`` articles of a folder (see :func:`text_files`): the title, a line break, the text.
 
     A row of JSON lines is an article with ``text`` and perhaps ``title``; a .txt or .md file is one. Blank ones are
-    left out.
+    left out. lines: ``odd`` or ``even``, only articles at such places of their file, the first being 1.
     """
+    wanted = {"all": (0, 1), "odd": (1,), "even": (0,)}[lines]
     seen = 0
     for path in text_files(directory):
-        for title, text in read_articles(path):
+        for number, (title, text) in enumerate(read_articles(path), 1):
             if limit is not None and seen >= limit:
                 return
-            if text.strip():
+            if text.strip() and number % 2 in wanted:
                 seen += 1
                 yield f"{title}\n{text}" if title else text
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from latentwire.data.text import LINES
 from latentwire.errors import UserError
 from latentwire.objectives.combination import check as check_objectives
 from latentwire.training.config import Draw, TrainConfig
@@ -25,6 +26,8 @@ def check(config: TrainConfig) -> None:
         raise UserError("links and join exclude each other: what joins is all that learns")
     if config.join and not config.start:
         raise UserError("join needs start: the trained wire that the new link joins")
+    if config.corpus.made_lines not in LINES:
+        raise UserError(f"corpus.made_lines is one of {', '.join(LINES)}, not {config.corpus.made_lines!r}")
     _draws(config, config.draws, "draws")
     _stages(config)
     _numbers(config)

@@ -16,9 +16,12 @@ class CorpusConfig:
     text. contexts: question passages at most (0: all).
 
     made: passages of plain text whose questions are made from their own sentences (see data/cloze.py), added to
-    the people's. prompts: of all these questions so many are encoded behind their passages as well, for draws of
-    prompt mode. shortest, longest: encoder tokens of a passage. row: tokens of a row of text (continuation, recall).
-    asked: tokens of a question with its answer.
+    the people's. made_lines: of ``all`` articles, or only of the ``odd`` or ``even`` ones by their number in their
+    file; the readers that come along have seen questions made of the even ones. prompts: of all these questions so
+    many are encoded behind their passages as well, for draws of prompt mode.
+
+    shortest, longest: encoder tokens of a passage. row: tokens of a row of text (continuation, recall). asked: tokens
+    of a question with its answer.
     dev: questions of the slice kept aside, for choosing the best checkpoint. threads: processes that tokenise.
     stretch: receiver tokens that are kept for each encoder token of a passage; passages beyond it are left out.
     """
@@ -28,6 +31,7 @@ class CorpusConfig:
     windows: int = 400_000
     contexts: int = 0
     made: int = 0
+    made_lines: str = "all"
     prompts: int = 0
     shortest: int = 128
     longest: int = 256

@@ -141,7 +141,7 @@ def read_questions(config: TrainConfig, data: str | None) -> tuple[list[Example]
     made: list[Example] = []
     if config.corpus.made:
         where = Path(config.corpus.text) if config.corpus.text else data_dir(data)
-        made = made_questions(iter_articles(where), config.corpus, config.seed)
+        made = made_questions(iter_articles(where, lines=config.corpus.made_lines), config.corpus, config.seed)
     if not config.corpus.questions:
         where = data_dir(data)
         return load_split(where, "train") + made, load_split(where, "dev")
