@@ -38,6 +38,28 @@ def test_rows_that_parts_share_stand_once(tmp_path):
     assert len(lines) == len(set(lines)) == 5
 
 
+def test_full_text_and_no_context_come_from_whatever_was_run_beside(tmp_path):
+    def run(name: str, slots, rows: dict[str, float]) -> Path:
+        folder = part(tmp_path / name, "llama", 4)
+        tree = json.loads((folder / RESULTS).read_text())
+        named = [
+            {"receiver": "llama", "condition": c, "ratio": None if c in ("text", "none") else 4, "bits": None, "f1": f1}
+            for c, f1 in rows.items()
+        ]
+        (folder / RESULTS).write_text(json.dumps(tree | {"slots": slots, "rows": named}))
+        (folder / PREDICTIONS).write_text("".join(json.dumps(row | {"id": "1"}) + "\n" for row in named))
+        return folder
+
+    half = run("half", "half", {"latents": 0.4})
+    one = run("one", None, {"text": 0.5, "none": 0.1, "latents": 0.3})
+    whole = merge(tmp_path / "whole", [half, one])
+    assert whole["slots"] == "half"
+    assert {row["condition"]: row["f1"] for row in whole["rows"]} == {"latents": 0.4, "text": 0.5, "none": 0.1}
+    assert next(row["retention"] for row in whole["rows"] if row["condition"] == "latents") == 0.75
+    said = [json.loads(line) for line in (tmp_path / "whole" / PREDICTIONS).read_text().splitlines()]
+    assert sorted((row["condition"], row["f1"]) for row in said) == [("latents", 0.4), ("none", 0.1), ("text", 0.5)]
+
+
 @pytest.mark.parametrize("other", [{"encoder": "cd"}, {"seed": 1}])
 def test_what_does_not_belong_together_is_refused(tmp_path, other):
     parts = [part(tmp_path / "a", "llama", 4), part(tmp_path / "b", "qwen2", 4, **other)]
