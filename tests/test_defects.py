@@ -83,6 +83,20 @@ def one_by_one(receiver, prefix, ids: list[int]) -> list[float]:
     return found
 
 
+def greedy(receiver, prefix, tail: list[int], most: int) -> list[int]:
+    """The likeliest tokens behind ``tail``, everything read anew for each of them."""
+    ids = list(tail)
+    for _ in range(most):
+        own = own_causal(torch.ones(1, len(ids), dtype=torch.bool))
+        place = prefix.next_B[:, None] + torch.arange(len(ids))
+        h = receiver.states(torch.tensor([ids]), positions_BT=place, own_BTT=own, prefix=prefix)
+        token = int(receiver.logits(h[0, -1]).argmax())
+        if token == receiver.prompt.eos_id:
+            break
+        ids.append(token)
+    return ids[len(tail) :]
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("family", FAMILIES)
 def test_defect_01_the_loss_is_on_every_answer_token_from_the_first(tiny_readers, family):
@@ -213,18 +227,7 @@ def test_defect_08_decoding_with_kept_keys_is_decoding_from_the_beginning(tiny_r
     assert len(set(map(len, tails))) > 1, "rows of one length would hide a wrong mask"
     got = generate(receiver, prefix, tails, max_new_tokens=6).ids
     for i, tail in enumerate(tails):
-        ids, own = list(tail), []
-        for _ in range(6):
-            mask = own_causal(torch.ones(1, len(ids), dtype=torch.bool))
-            alone = prefix.take(torch.tensor([i]))
-            place = alone.next_B[:, None] + torch.arange(len(ids))
-            h = receiver.states(torch.tensor([ids]), positions_BT=place, own_BTT=mask, prefix=alone)
-            token = int(receiver.logits(h[0, -1]).argmax())
-            if token == receiver.prompt.eos_id:
-                break
-            ids.append(token)
-            own.append(token)
-        assert got[i] == own
+        assert got[i] == greedy(receiver, prefix.take(torch.tensor([i])), tail, 6)
 
 
 @torch.no_grad()
@@ -255,6 +258,7 @@ def test_defect_10_what_is_injected_acts_in_every_step_of_decoding(tiny_readers,
         ids = receiver.prompt.question_ids([ROWS[0].question])[0]
         pairs = zip(one_by_one(receiver, one, ids), one_by_one(receiver, other, ids), strict=True)
         assert all(abs(a - b) > 1e-6 for a, b in pairs)
+        assert generate(receiver, one, [ids], max_new_tokens=8).ids == [greedy(receiver, one, ids, 8)]
 
 
 def test_defect_11_a_saved_wire_is_whole_and_answers_identically(tiny_readers, tmp_path):

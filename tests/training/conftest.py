@@ -35,9 +35,19 @@ def corpus(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def make_config(tiny_readers, corpus):
+    """``make_config(folder)`` writes a config: two receivers of other families, all objectives, eight steps, CPU."""
+    return lambda folder: write_config(folder, tiny_readers, corpus)
+
+
 @pytest.fixture
-def tiny_config(tiny_readers, corpus, tmp_path) -> Path:
-    """A training config: two receivers of other families, all objectives, eight steps, on the CPU."""
+def tiny_config(make_config, tmp_path) -> Path:
+    """That config in a folder of the test's own."""
+    return make_config(tmp_path)
+
+
+def write_config(folder: Path, tiny_readers: dict[str, Path], corpus: Path) -> Path:
     receivers = {"llama": "kv-prefix", "gemma": "soft-tokens"}
     tree = {
         "wire": {
@@ -68,6 +78,6 @@ def tiny_config(tiny_readers, corpus, tmp_path) -> Path:
         "steps": 8, "passages": 4, "asks": 2, "warmup": 2, "log_every": 1, "eval_every": 4, "save_every": 2,
         "device": "cpu",
     }  # fmt: skip
-    path = tmp_path / "wire.yaml"
+    path = folder / "wire.yaml"
     path.write_text(yaml.safe_dump(tree))
     return path

@@ -33,12 +33,15 @@ class Loop:
     def __init__(self, config: TrainConfig, run: Run, accelerator: Accelerator, out: Path) -> None:
         self.config, self.run, self.accelerator, self.out = config, run, accelerator, out
         wire = run.wire
-        links = [p for name in run.names for p in wire.links[name].parameters()]
+        links: dict[float, list[torch.nn.Parameter]] = {}  # by rate
+        for name in run.names:
+            for share, parameters in wire.links[name].by_rate().items():  # ty: ignore[not-callable]
+                links.setdefault(config.rate * share, []).extend(parameters)
         encoder = [p for p in wire.encoder.parameters() if p.requires_grad]
-        self.parameters = links + encoder
+        self.parameters = [p for parameters in links.values() for p in parameters] + encoder
         flat = matrices(wire.modules()) if config.optimizer == "muon" else set()
         groups = []
-        for parameters, rate in ((links, config.rate), (encoder, config.encoder_rate)):
+        for rate, parameters in (*links.items(), (config.encoder_rate, encoder)):
             for muon in (False, True):
                 chosen = [p for p in parameters if (id(p) in flat) == muon]
                 if chosen:
