@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,12 +14,35 @@ from latentwire.objectives.schedule import Schedule
 
 
 @dataclass(frozen=True)
+class KeptTeacher:
+    """What the teacher says of each token but the first of question rows, computed earlier (``training/teacher.py``).
+
+    ids [B, R, T - 1, K]: its likeliest tokens. logs [B, R, T - 1, K + 1]: their log-probabilities, then that of all
+    other tokens together. Leading sizes may be flattened to one.
+    """
+
+    ids: Tensor
+    logs: Tensor
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> KeptTeacher:
+        """The same with both tensors changed (rows taken, flattened)."""
+        return KeptTeacher(change(self.ids), change(self.logs))
+
+    def divergence(self, logits_NV: Tensor, log_sum_N: Tensor) -> Tensor:
+        """KL(teacher || student) over K + 1 outcomes, in nats [N]; ``log_sum_N``: logsumexp of the student's logits."""
+        ids_NK, logs_NK = self.ids.long(), self.logs
+        rest_N = logits_NV.scatter(-1, ids_NK, float("-inf")).logsumexp(-1)
+        student_NK = torch.cat([logits_NV.gather(-1, ids_NK), rest_N[:, None]], -1) - log_sum_N[:, None]
+        return (logs_NK.exp() * (logs_NK - student_NK)).sum(-1)
+
+
+@dataclass(frozen=True)
 class Passages:
     """A batch of passages as one receiver sees them, on the training device.
 
     ids_BT, count_B: the passage's tokens. next_BT, next_count_B: the text that follows it. questions_BRT, asks_BR,
     length_BR: question rows (question, anchor, answer, end) where targets begin at ``asks`` and end before ``length``.
-    newline: id of the line break that opens a recall.
+    newline: id of the line break that opens a recall. teacher: of the question rows, where it was kept.
     """
 
     ids_BT: Tensor
@@ -29,6 +53,7 @@ class Passages:
     questions_BRT: Tensor | None = None
     asks_BR: Tensor | None = None
     length_BR: Tensor | None = None
+    teacher: KeptTeacher | None = None
 
 
 @dataclass(frozen=True)
@@ -61,11 +86,14 @@ class Objective:
     """Base of all objectives.
 
     source: which steps it belongs to, ``"text"`` or ``"questions"``; ``None`` for one that judges the others' rows.
-    taught: share of a step's passages that the teacher must have read as well.
+    taught: share of a step's passages that the teacher must have read as well. cache, top: where what it makes of
+    question rows is kept (``""``: nowhere), and how many tokens of its vocabulary are.
     """
 
     source: str | None = None
     taught = 0.0
+    cache = ""
+    top = 0
 
     def __init__(self, config: Any) -> None:
         self.config = config

@@ -36,7 +36,7 @@ class LoRAConfig:
 
     layers: int = 4
     rank: int = 8
-    alpha: float = 16.0
+    alpha: int = 16
     targets: tuple[str, ...] = ()
     rate: float = 0.1
 
@@ -116,7 +116,7 @@ def inject(config: LoRAConfig, receiver: Receiver) -> dict[str, Any]:
             f"there are: {', '.join(sorted(linear))}"
         )
     turned = not isinstance(receiver.decoder.get_submodule(chosen[0]), nn.Linear)
-    settings = LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=chosen, fan_in_fan_out=turned)  # ty: ignore[invalid-argument-type]
+    settings = LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=chosen, fan_in_fan_out=turned)
     inject_adapter_in_model(settings, receiver.decoder, adapter_name=NAME)
     found = {name: module for name, module in receiver.decoder.named_modules() if isinstance(module, LoraLayer)}
     assert sorted(found) == sorted(chosen)

@@ -10,6 +10,7 @@ the device or depends on what is drawn, so that it can be recorded once and repl
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from latentwire.objectives import Objective, Rows
+from latentwire.objectives import KeptTeacher, Objective, Rows
 from latentwire.receivers import Receiver
 from latentwire.receivers.attention import own_causal
 from latentwire.training.batches import Batch
@@ -28,7 +29,8 @@ from latentwire.wire import Wire
 @dataclass(frozen=True)
 class Work:
     """What a step computes on. source: the encoder's tensors. read: per receiver ``context`` [B, T] with ``count`` [B],
-    ``rows`` [B, R, T] and ``weight`` [B, R, T], the float weight of each target, 0 where there is none.
+    ``rows`` [B, R, T] and ``weight`` [B, R, T], the float weight of each target, 0 where there is none; ``ids`` and
+    ``logs`` where the teacher was kept (see :class:`KeptTeacher`).
 
     pieces: per objective its name and how many of the R rows are its own. weights: of all objectives at this moment.
     """
@@ -83,6 +85,8 @@ class Step(nn.Module):
                 "rows": torch.cat([rows.ids_BRT for _, rows in found], 1),
                 "weight": torch.cat([rows.weights_BRT for _, rows in found], 1),
             }
+            if (kept := passages.teacher) and all(rows.ids_BRT is passages.questions_BRT for _, rows in found):
+                read[name] |= {key: torch.cat([x] * len(found), 1) for key, x in vars(kept).items()}
         weights = tuple((key, objective.config.weight.at(progress)) for key, objective in self.objectives.items())
         return Work(batch.source, read, tuple(pieces), weights)
 
@@ -110,11 +114,15 @@ class Step(nn.Module):
         ids_BRT = read["rows"]
         # the passages of a batch stand in random order: the first ones are as good a part as any
         few = math.ceil(max([judge.taught for _, judge in judges], default=0.0) * len(ids_BRT))
-        teacher_h = self.teacher(receiver, read["context"][:few], read["count"][:few], ids_BRT[:few]) if few else None
+        teacher: Tensor | KeptTeacher | None = None
+        if few and "logs" in read:
+            teacher = KeptTeacher(read["ids"][:few], read["logs"][:few])
+        elif few:
+            teacher = self.teacher(receiver, read["context"][:few], read["count"][:few], ids_BRT[:few])[:, :, :-1]
         student_h = row_states(receiver, self.wire.prefix(name, latents, mode, slots), ids_BRT)
         # targets are predicted by the token before them; a row's first token is never a target
         weight_BRT = read["weight"][..., 1:]
-        ce_BRT, kl_BRT, right_BRT = self.judge(receiver, student_h, ids_BRT, weight_BRT, teacher_h)
+        ce_BRT, kl_BRT, right_BRT = self.judge(receiver, student_h, ids_BRT, weight_BRT, teacher, few)
         loss = torch.zeros((), device=ids_BRT.device)
         parts: dict[str, Tensor] = {}
         start = 0
@@ -139,21 +147,28 @@ class Step(nn.Module):
         return loss, parts
 
     def judge(
-        self, receiver: Receiver, student_h: Tensor, ids_BRT: Tensor, weight_BRT: Tensor, teacher_h: Tensor | None
+        self,
+        receiver: Receiver,
+        student_h: Tensor,
+        ids_BRT: Tensor,
+        weight_BRT: Tensor,
+        teacher: Tensor | KeptTeacher | None,
+        few: int,
     ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """:func:`token_losses` of every target, [B, R, T - 1] each (the teacher's of as many passages as it read)."""
+        """:func:`token_losses` of every target, [B, R, T - 1] each (the teacher's of the ``few`` passages it read)."""
         labels, shape = ids_BRT[..., 1:], weight_BRT.shape
-        taught = None if teacher_h is None else (len(teacher_h), *shape[1:])
+        student, taught = student_h[:, :, :-1], (few, *shape[1:])
         if self.fixed:
-            ce, kl, right = self.fast_losses(receiver, _flat(student_h), labels.flatten(), _flat(teacher_h))
-            return ce.reshape(shape), None if kl is None or taught is None else kl.reshape(taught), right.reshape(shape)
+            given = _each(teacher, lambda x: x.flatten(0, 2))
+            ce, kl, right = self.fast_losses(receiver, student.flatten(0, 2), labels.flatten(), given)
+            return ce.reshape(shape), None if kl is None else kl.reshape(taught), right.reshape(shape)
         # targets may be few, and choosing them costs nothing where nothing waits
         picked = weight_BRT > 0
-        some = None if teacher_h is None else teacher_h[:, :, :-1][picked[: len(teacher_h)]]
-        ce, kl, right = token_losses(receiver, student_h[:, :, :-1][picked], labels[picked], some)
+        some = _each(teacher, lambda x: x[picked[:few]])
+        ce, kl, right = token_losses(receiver, student[picked], labels[picked], some)
         empty = torch.zeros(shape, dtype=ce.dtype, device=ce.device)
-        if kl is not None and taught is not None:
-            kl = empty[: taught[0]].masked_scatter(picked[: taught[0]], kl)
+        if kl is not None:
+            kl = empty[:few].masked_scatter(picked[:few], kl)
         return empty.masked_scatter(picked, ce), kl, empty.masked_scatter(picked, right)
 
     @torch.no_grad()
@@ -177,11 +192,11 @@ def row_states(receiver: Receiver, prefix: Prefix, ids_BRT: Tensor) -> Tensor:
 
 
 def token_losses(
-    receiver: Receiver, student_NE: Tensor, labels_N: Tensor, teacher_NE: Tensor | None
+    receiver: Receiver, student_NE: Tensor, labels_N: Tensor, teacher_NE: Tensor | KeptTeacher | None
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """Per token: cross-entropy, KL from the teacher, and whether the most likely token is right.
 
-    KL is given for the first tokens, as many as the teacher has states for (None without one).
+    KL is given for the first tokens, as many as the teacher has states for, or was kept for (None without one).
     """
     s_NV = receiver.logits(student_NE)
     s_log = torch.logsumexp(s_NV, -1)
@@ -189,6 +204,9 @@ def token_losses(
     right_N = (s_NV.argmax(-1) == labels_N).float()
     if teacher_NE is None:
         return ce_N, None, right_N
+    if isinstance(teacher_NE, KeptTeacher):
+        few = len(teacher_NE.ids)
+        return ce_N, teacher_NE.divergence(s_NV[:few], s_log[:few]), right_N
     with torch.no_grad():
         t_NV = receiver.logits(teacher_NE)
         t_log = torch.logsumexp(t_NV, -1)
@@ -216,5 +234,5 @@ def widen(latents: Latents, count: int) -> Latents:
     return replace(latents, z_BMD=F.pad(latents.z_BMD, (0, 0, 0, more)), mask_BM=F.pad(latents.mask_BM, (0, more)))
 
 
-def _flat(h: Tensor | None) -> Tensor | None:
-    return None if h is None else h[:, :, :-1].flatten(0, 2)
+def _each(teacher: Tensor | KeptTeacher | None, change: Callable[[Tensor], Tensor]) -> Tensor | KeptTeacher | None:
+    return teacher.each(change) if isinstance(teacher, KeptTeacher) else None if teacher is None else change(teacher)
