@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+from random import Random
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from conftest import WORDS
+from latentwire.data.rows import read_examples
+from latentwire.data.squad import shipped_valid
 from latentwire.encoders.lm import LMEncoderConfig
 from latentwire.errors import UserError
 from latentwire.link import LinkConfig
 from latentwire.objectives import KeptTeacher
 from latentwire.objectives.answer import AnswerConfig
 from latentwire.objectives.kl import KLConfig
-from latentwire.objectives.recall import RecallConfig
+from latentwire.objectives.recall import Recall, RecallConfig
 from latentwire.receivers.attention import own_causal
 from latentwire.training import teacher
 from latentwire.training.batches import Batches
@@ -26,6 +28,11 @@ from latentwire.training.step import Step
 from latentwire.types import Example
 from latentwire.wire import Wire, WireConfig
 
+WORDS = (
+    "The Norwegian expedition to the South Pole was led by Roald Amundsen. He and four others arrived at the pole on "
+    "14 December 1911, five weeks before a British party led by Robert Falcon Scott. The city has 1,204 inhabitants. "
+    "When did they arrive? How many people live there?"
+)
 ASKED = ("Who led the expedition?", "When did they arrive?", "How many people live there?")
 ROWS = [
     Example(f"{i}-{j}", WORDS[i : i + 80], question, (WORDS[i + 5 * j : i + 5 * j + 9],))
@@ -158,6 +165,23 @@ def test_it_is_made_once_and_goes_on_where_it_was_stopped(wire, store, tmp_path,
         make(top=10_000)
 
 
+@torch.no_grad()
+def test_32_tokens_of_the_shipped_reader_leave_less_than_a_twentieth(tmp_path):
+    wire = Wire.from_pretrained("sandbox", receivers=["llama"])
+    name, short = "llama", [row for row in read_examples(shipped_valid()) if len(row.context) < 400]
+    rows, shapes = Random(0).sample(short, 12), CorpusConfig(longest=100, row=60, asked=40, threads=1)
+    store = question_store(rows, wire.encoder, {name: wire.get_receiver(name).prompt}, shapes)
+    step = Step(wire, {"answer": AnswerConfig().build(), "kl": KLConfig().build()}, 60, 1, [name])
+    found = []
+    for held in (None, teacher.keep(wire.get_receiver(name), store, step.teacher, tmp_path, 32, False)):
+        drawn = batches(store, name, held)
+        batch = drawn.at(torch.arange(store.size), torch.zeros(store.size, 1))
+        parts = step(batch, "questions", 8, None, "context", 0.0, torch.Generator())[1]
+        found.append(float(parts[f"{name}/answer/kl"]))
+    live, near = found
+    assert 0.95 * live < near < live
+
+
 class Waits(TorchDispatchMode):
     """Fails where a step would wait for the device."""
 
@@ -178,7 +202,7 @@ def test_a_step_reads_no_text_and_waits_for_nothing(wire, store, tmp_path, monke
 
 
 def test_rows_that_are_drawn_have_the_live_teacher(wire, store, tmp_path):
-    class Drawn(type(RecallConfig().build())):
+    class Drawn(Recall):
         source = "questions"
 
     held, step = kept(wire, store, "qwen2", tmp_path), step_of(wire, "qwen2")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,8 @@ from latentwire.types import Latents
 @dataclass
 class ByteEncoderConfig(EncoderConfig):
     """width, layers, heads: of the transformer. window: bytes of a piece."""
+
+    chars: ClassVar[float] = 1.0
 
     ratios: tuple[int, ...] = (16,)
     window: int = 1024

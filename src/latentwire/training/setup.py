@@ -154,7 +154,7 @@ def make_wire(config: TrainConfig, texts: list[str], device: torch.device) -> tu
 def read_text(config: TrainConfig, data: str | None) -> list[tuple[str, str]]:
     """Passages of plain text and what follows them."""
     where = Path(config.corpus.text) if config.corpus.text else data_dir(data)
-    return cut_windows(iter_articles(where), config.corpus, config.seed)
+    return cut_windows(iter_articles(where), config.corpus, config.seed, config.wire.encoder.chars)
 
 
 def read_questions(config: TrainConfig, data: str | None) -> tuple[list[Example], list[Example]]:
