@@ -43,18 +43,24 @@ SMALL: dict[str, Any] = {"width": 16, "layers": 1, "heads": 2, "head_dim": 8}
 """What is made small in a smoke run, in methods that have such a field."""
 
 
-def plan(only: list[str]) -> list[tuple[str, str]]:
+def plan() -> list[tuple[str, str]]:
     """(encoder, injection) of every run, the surest first: it measures the references too."""
     from latentwire.encoders import EncoderConfig
-    from latentwire.errors import UserError
     from latentwire.injections import InjectionConfig
 
     pairs = [("lm", injection) for injection in (*INJECTIONS, *sorted(InjectionConfig.known()))]
     pairs += [(encoder, injection) for encoder in sorted(EncoderConfig.known()) for injection in INJECTIONS]
-    names = {f"{encoder}+{injection}": (encoder, injection) for encoder, injection in pairs}
+    return list(dict.fromkeys(pairs))
+
+
+def selected(todo: list[tuple[Path, dict[str, Any]]], only: list[str]) -> list[tuple[Path, dict[str, Any]]]:
+    """Those of the runs that ``--only`` names, or all. UserError: there is no such run."""
+    from latentwire.errors import UserError
+
+    names = [f"{job['encoder']}+{job['injection']}" for _, job in todo]
     if unknown := [name for name in only if name not in names]:
         raise UserError(f"there is no run {unknown[0]!r}; there are: {', '.join(names)}")
-    return [pair for name, pair in names.items() if not only or name in only]
+    return [run for name, run in zip(names, todo, strict=True) if not only or name in only]
 
 
 def method(family: Any, name: str, given: argparse.Namespace, **more: Any) -> dict[str, Any]:
@@ -123,7 +129,7 @@ def jobs(given: argparse.Namespace) -> Iterator[tuple[Path, dict[str, Any]]]:
     """A folder for each run, named by all that its figures depend on, and what is to be done in it."""
     from latentwire.config import config_hash
 
-    for number, (encoder, injection) in enumerate(plan(given.only)):
+    for number, (encoder, injection) in enumerate(plan()):
         job: dict[str, Any] = {"encoder": encoder, "injection": injection, "config": config(encoder, injection, given)}
         job |= {"n": given.n, "data_dir": given.data_dir, "references": number == 0}
         name = config_hash({**job, "data_dir": None})
@@ -185,7 +191,7 @@ def run_one(folder: Path, job: dict[str, Any]) -> str | None:
 
 
 def gathered(todo: list[tuple[Path, dict]], failed: dict[str, str], given: argparse.Namespace) -> dict[str, Any]:
-    """All finished runs as what ``methods.json`` holds."""
+    """What ``methods.json`` holds: all finished runs of this budget, also those that ``--only`` leaves out now."""
     from latentwire.evaluation.metrics import retention
 
     runs = [json.loads(path.read_text()) for folder, _ in todo if (path := folder / "result.json").is_file()]
@@ -255,16 +261,17 @@ def main(argv: list[str] | None = None) -> int:
         if given.smoke:
             smoke(given)
         todo = list(jobs(given))
+        chosen = selected(todo, given.only)
     except UserError as error:
         sys.exit(f"error: {error}")
     with ThreadPoolExecutor(given.parallel) as pool:
-        running = {pool.submit(run_one, folder, job): (folder, job) for folder, job in todo}
+        running = {pool.submit(run_one, folder, job): (folder, job) for folder, job in chosen}
         for number, done in enumerate(as_completed(running), 1):
             folder, job = running[done]
             name = f"{job['encoder']}+{job['injection']}"
             if why := done.result():
                 failed[name] = why
-            print(f"{number}/{len(todo)} {name}: {why or 'finished'} ({folder.name})", file=sys.stderr, flush=True)
+            print(f"{number}/{len(chosen)} {name}: {why or 'finished'} ({folder.name})", file=sys.stderr, flush=True)
             given.results.parent.mkdir(parents=True, exist_ok=True)
             given.results.write_text(json.dumps(gathered(todo, failed, given), indent=1) + "\n", encoding="utf-8")
     print(table(json.loads(given.results.read_text(encoding="utf-8"))))

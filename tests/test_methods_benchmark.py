@@ -40,7 +40,7 @@ def test_every_method_takes_part_and_is_given_the_same_budget(script, tmp_path):
     }  # fmt: skip
     assert byte["corpus"]["longest"] == 1024, "as long a text as for an encoder that counts in tokens"
     with pytest.raises(UserError, match="no run 'lm'"):
-        script.plan(["lm"])
+        script.selected(list(script.jobs(given)), ["lm"])
 
 
 @pytest.mark.slow
@@ -70,7 +70,10 @@ def test_a_smoke_run_measures_two_methods_and_is_not_repeated(script, tiny_reade
     again = script.arguments([*asked, "--reader", *readers])
     script.smoke(again)
     monkeypatch.setattr(script.subprocess, "run", lambda *_, **__: pytest.fail("a finished run was repeated"))
-    assert [script.run_one(folder, job) for folder, job in script.jobs(again)] == [None, None]
+    chosen = script.selected(list(script.jobs(again)), again.only)
+    assert [script.run_one(folder, job) for folder, job in chosen] == [None, None]
+    whole = script.gathered(list(script.jobs(again)), {}, again)
+    assert whole["runs"] == found["runs"], "what was measured earlier stays in the file"
 
 
 def test_a_run_that_fails_is_told_without_the_paths_of_a_machine(script, tmp_path, monkeypatch):

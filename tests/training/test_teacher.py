@@ -19,6 +19,7 @@ from latentwire.objectives.answer import AnswerConfig
 from latentwire.objectives.kl import KLConfig
 from latentwire.objectives.recall import Recall, RecallConfig
 from latentwire.receivers.attention import own_causal
+from latentwire.receivers.load import load_receiver
 from latentwire.training import teacher
 from latentwire.training.batches import Batches
 from latentwire.training.config import CorpusConfig
@@ -180,6 +181,14 @@ def test_32_tokens_of_the_shipped_reader_leave_less_than_a_twentieth(tmp_path):
         found.append(float(parts[f"{name}/answer/kl"]))
     live, near = found
     assert 0.95 * live < near < live
+
+
+def test_other_weights_are_another_teacher(tiny_readers, store):
+    receiver = load_receiver(tiny_readers["qwen2"], "qwen2")
+    before = teacher.digest(receiver, store, 8, False)
+    assert before == teacher.digest(load_receiver(tiny_readers["qwen2"], "qwen2"), store, 8, False)
+    receiver.model.get_input_embeddings().weight.data[5] += 1
+    assert teacher.digest(receiver, store, 8, False) != before
 
 
 class Waits(TorchDispatchMode):
