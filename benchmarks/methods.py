@@ -39,8 +39,9 @@ UNITS = {"byte": 4}
 """Units of length in a text token, for encoders that count in something else."""
 NEEDS: dict[str, dict[str, Any]] = {"refined": {"inner": {"type": "lm", "init": "{llama}"}}}
 """What a method must be told beside its defaults; an ``init`` that is not named here is the reader ``llama``."""
-SMALL: dict[str, Any] = {"width": 16, "layers": 1, "heads": 2, "head_dim": 8}
-"""What is made small in a smoke run, in methods that have such a field."""
+SMALL: dict[str, Any] = {"width": 16, "layers": 1, "heads": 2, "head_dim": 8, "spread": True}
+"""What is made small in a smoke run, in methods that have such a field (``spread``: memory tokens take no positions of
+their own, of which a small reader has few)."""
 
 
 def plan() -> list[tuple[str, str]]:
@@ -84,7 +85,7 @@ def config(encoder: str, injection: str, given: argparse.Namespace) -> dict[str,
     from latentwire.injections import InjectionConfig
 
     tree = read_yaml(ROOT / "configs" / "sandbox" / "wire.yaml")
-    unit, (longest, d_z) = UNITS.get(encoder, 1), (320, 16) if given.smoke else (256, D_Z)
+    unit, (longest, d_z) = UNITS.get(encoder, 1), (316, 16) if given.smoke else (256, D_Z)
     shape = {"d_z": d_z, "ratios": [unit * RATIO], "window": unit * longest}
     link = {
         "adapter": method(AdapterConfig, "mlp", given),
