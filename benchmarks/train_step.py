@@ -78,7 +78,7 @@ def main() -> None:
         kept, rows = run.stores[other], run.rows[kind]
         run.stores[other] = None  # then every step is of this kind
         begun = time.monotonic()
-        for _ in range(4 * len(loop.draws)):
+        for _ in range(4 * len(loop.schedules.draws)):
             loop.advance()
         _wait(cuda)
         first, begun = time.monotonic() - begun, time.monotonic()

@@ -62,9 +62,37 @@ def tiny_model(family: str, vocabulary: int):
     return model(config(**shape))
 
 
+def tiny_bert(folder: Path, **shape) -> Path:
+    """A random BERT with a WordPiece tokenizer, both made on the spot; it reads 96 tokens unless ``shape`` says
+    otherwise. Returns its directory."""
+    from tokenizers import normalizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(vocab_size=400, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator([WORDS, "0 1 2 3 4 5 6 7 8 9 ! letter went to Oslo"], trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        "[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    # as files of real sentence encoders do, which would cut and pad if they were asked
+    tokenizer.enable_truncation(16)
+    tokenizer.enable_padding(length=16)
+    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), special, strict=True))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder)
+    torch.manual_seed(7)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    wide = {"initializer_range": 0.3, "max_position_embeddings": 96, "vocab_size": tokenizer.get_vocab_size()}
+    BertModel(BertConfig(**{**sizes, **wide, **shape})).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_readers(tmp_path_factory) -> dict[str, Path]:
-    """Checkpoint directories of small random readers by family: ``llama``, ``qwen2``, ``gpt2``, ``gemma``."""
+    """Checkpoint directories of small random readers by family: ``llama``, ``qwen2``, ``gpt2``, ``gemma``. Beside them
+    ``bert``, a sentence encoder."""
     root = tmp_path_factory.mktemp("readers")
     found = {}
     for number, family in enumerate(FAMILIES):
@@ -73,7 +101,14 @@ def tiny_readers(tmp_path_factory) -> dict[str, Path]:
         # transformers gives the tokenizer of a qwen2 a pad token of its own: real checkpoints have spare rows too
         tiny_model(family, len(tokenizer) + 4).save_pretrained(root / family)
         found[family] = root / family
+    found["bert"] = tiny_bert(root / "bert")
     return found
+
+
+@pytest.fixture(scope="session")
+def long_bert(tmp_path_factory) -> Path:
+    """A :func:`tiny_bert` that reads 320 tokens."""
+    return tiny_bert(tmp_path_factory.mktemp("bert"), max_position_embeddings=320)
 
 
 @pytest.fixture(scope="session")

@@ -41,7 +41,8 @@ from latentwire.receivers.receiver import Receiver
 from latentwire.training.batches import Batches
 from latentwire.training.config import CorpusConfig
 from latentwire.training.corpus import question_store
-from latentwire.training.step import Step, row_states
+from latentwire.training.judging import row_states
+from latentwire.training.step import Step
 from latentwire.types import Example
 from latentwire.wire import Wire, WireConfig
 
@@ -127,7 +128,8 @@ def test_defect_02_the_end_is_a_target_and_pads_and_beginnings_are_not(tiny_read
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_defect_04_no_encoder_loses_the_question_behind_a_long_text(tiny_readers, encoder):
     made = config(EncoderConfig, encoder, tiny_readers)
-    links = {"llama": LinkConfig(receiver=str(tiny_readers["llama"]))}
+    names = getattr(made, "receivers", None) or ["llama"]  # some latents may be private
+    links = {name: LinkConfig(receiver=str(tiny_readers["llama"])) for name in names}
     wire = Wire.create(WireConfig(made, links), [WORDS, WORDS[:100]]).eval()
     text = WORDS * 4  # 1,200 bytes and more
     one, other = (wire.encode_latents([text], 4, [question]) for question in ("Who led it?", "How many are there?"))

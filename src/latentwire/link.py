@@ -92,11 +92,21 @@ class Link(nn.Module):
         positions_BS = start + (index_S + 0.5) * step_B[:, None] - 0.5
         return positions_BS.clamp_min(0), start + length_B.round().long()
 
-    def forward(self, latents: Latents, receiver: Receiver, mode: str = "context", slots: int | None = None) -> Prefix:
-        """What the receiver has read after head and latents. ``slots``: for each latent, the link's first if None."""
+    def forward(
+        self,
+        latents: Latents,
+        receiver: Receiver,
+        mode: str = "context",
+        slots: int | None = None,
+        seen: list[tuple[Tensor, Tensor]] | None = None,
+    ) -> Prefix:
+        """What the receiver has read after head and latents. ``slots``: for each latent, the link's first if None.
+        seen: receives the adapter's slots [B, S, E] and their mask [B, S]."""
         slots = self.slots(slots)
         slots_BSE = self.adapter(latents, mode, slots)
         positions_BS, next_B = self.place(latents, receiver, slots)
         mask_BS = latents.mask_BM.repeat_interleave(slots, 1)
+        if seen is not None:
+            seen.append((slots_BSE, mask_BS))
         prefix = self.injection(slots_BSE, mask_BS, positions_BS, next_B, receiver)
         return replace(prefix, lora=self.lora is not None)

@@ -47,7 +47,8 @@ class Latents:
     """What an encoder makes of a batch of texts.
 
     z_BMD: float, zero where ``mask_BM`` is False. mask_BM: bool. source_B: int64, tokens of the *encoder* that the
-    latents of a text stand for. ratio_B: int64, source tokens per latent.
+    latents of a text stand for. ratio_B: int64, source tokens per latent (of a full window, where an encoder gives
+    every text the same number).
     """
 
     z_BMD: Tensor

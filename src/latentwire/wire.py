@@ -13,7 +13,7 @@ import torch
 from huggingface_hub import ModelHubMixin, snapshot_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from latentwire import __version__
 from latentwire.config import decode, encode
@@ -142,10 +142,21 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire", tags=["prompt-co
         source_B = torch.tensor([packet.source_tokens for packet in packets], device=device)
         return Latents(z_BMD, mask_BM, source_B, torch.tensor([packet.ratio for packet in packets], device=device))
 
-    def prefix(self, name: str, latents: Latents, mode: str = "context", slots: int | None = None) -> Prefix:
-        """What receiver ``name`` has read once it has its head and these latents, each as so many ``slots``."""
+    def prefix(
+        self,
+        name: str,
+        latents: Latents,
+        mode: str = "context",
+        slots: int | None = None,
+        seen: list[tuple[Tensor, Tensor]] | None = None,
+    ) -> Prefix:
+        """What receiver ``name`` has read once it has its head and these latents, each as so many ``slots``.
+
+        latents: all that is in a packet; those that are private to other receivers are left out here. seen: receives
+        the slots and their mask, [B, S, E] and [B, S].
+        """
         receiver = self.get_receiver(name)
-        return self.links[name](latents, receiver, mode, slots)
+        return self.links[name](self.encoder.part(latents, name), receiver, mode, slots, seen)
 
     # -- making, saving, loading ------------------------------------------------------------------------------------
 
@@ -162,6 +173,11 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire", tags=["prompt-co
         if isinstance(start, LMEncoderConfig):
             start = replace(start, init=str(resolve(start.init)), lexicons=[str(resolve(w)) for w in start.lexicons])
         wire = cls(WireConfig(start, settings.links), receivers)
+        if strange := [name for name in wire.encoder.receivers if name not in receivers]:
+            raise UserError(
+                f"encoder.receivers names {strange[0]!r}, which has no link; its latents would be read by nobody "
+                f"(links: {', '.join(receivers)})"
+            )
         wire.settings = settings
         for name in receivers:
             wire.calibrate(name, texts)

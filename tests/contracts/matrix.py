@@ -22,6 +22,17 @@ NEEDS: dict[str, dict[str, Any]] = {
     "pca": {"init": "llama", "ratios": [4, 8], "window": 64},
     "pca-refined": {"init": "llama", "ratios": [4, 8], "window": 64, "width": 16, "layers": 1, "heads": 2},
     "refined": {"inner": {"type": "lm", "init": "llama"}, "ratios": [4, 8], "window": 64, "layers": 1, "heads": 2},
+    "sentence": {"init": "bert", "ratios": [4, 8], "window": 64},
+    "sentence-tokens": {"init": "bert", "ratios": [4, 8], "window": 64, "width": 16, "heads": 2},
+    "aligned": {
+        "init": "llama",
+        "anchor": "bert",
+        "ratios": [4, 8],
+        "window": 64,
+        "width": 16,
+        "layers": 1,
+        "heads": 2,
+    },
     "byte": {"ratios": [4, 8], "window": 64, "width": 16, "layers": 1, "heads": 2},
     "mlp": {"layers": 1, "head_dim": 8},
     "unfold": {"layers": 1, "head_dim": 8},
@@ -39,6 +50,21 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "lm, few layers": ("lm", {"layers": 1}),
     "lm with a lexicon": ("lm", {"lexicons": ["gemma"], "word": 8}),
     "lm with a lexicon that reads": ("lm", {"lexicons": ["qwen2"], "word": 8, "lexicon_layers": 1}),
+    "lm, a fixed number": ("lm", {"fixed": True}),
+    "lm, a fixed number of means": ("lm", {"fixed": True, "pool": "mean", "init": "qwen2"}),
+    "lm by LoRA": ("lm", {"lora": 2}),
+    "lm of GPT-2 by LoRA on some maps": ("lm", {"lora": 2, "lora_on": ["c_attn", "c_fc"], "init": "gpt2"}),
+    "lm of Gemma, first layer frozen": ("lm", {"init": "gemma", "frozen_layers": 1}),
+    "lm of Qwen2 by LoRA, first layer frozen": ("lm", {"init": "qwen2", "lora": 4, "frozen_layers": 1}),
+    "sentence by its pooler, a fixed number": ("sentence", {"pool": "pooler", "fixed": True}),
+    "sentence-tokens, a fixed number": ("sentence-tokens", {"fixed": True, "layers": 2}),
+    "aligned to learning words, in one vector": ("aligned", {"init": "gemma", "train_words": True, "group": 16}),
+    "byte, a fixed number": ("byte", {"fixed": True}),
+    "byte with private latents": ("byte", {"receivers": ["one", "two"], "shared": 2}),
+    "byte with private latents, a fixed number": (
+        "byte",
+        {"receivers": ["one", "two"], "shared": 4, "private": 2, "fixed": True},
+    ),
     "memory of GPT-2, causal": ("memory", {"init": "gpt2", "causal": True}),
     "memory spread over the text of Gemma": ("memory", {"init": "gemma", "spread": True, "layers": 1}),
     "pooled in stages": ("pooled", {"pooler": "stages"}),
@@ -51,6 +77,17 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         {"inner": {"type": "byte", "width": 16, "layers": 1, "heads": 2}, "keep": 0.85, "anneal": 10},
     ),
     "answer with its question": ("answer", {"question": 0.2}),
+    "first-token, scaled": ("first-token", {"most": 4.0}),
+    "first-tokens, growing": ("first-tokens", {"tokens": 1, "grown": 3}),
+    "kl of the first tokens, softened": ("kl", {"tokens": 2, "temperature": 2.0}),
+    "hidden-states by cosine, half of them taught": (
+        "hidden-states",
+        {"measure": "cosine", "at": [1.0], "taught": 0.5},
+    ),
+    "embedding-reconstruction in its own scale": ("embedding-reconstruction", {"matched": False}),
+    "embedding-alignment of the first slots": ("embedding-alignment", {"to": "first", "slots": 2}),
+    "rms of all slots together": ("rms", {"each": False}),
+    "contrastive by hinge": ("contrastive", {"kind": "hinge", "margin": -0.5}),
 }
 """Settings that change what a method is made of: each passes the same tests as a method of its own."""
 
@@ -77,8 +114,9 @@ def config(family: type, name: str, readers: dict[str, Path], **more: Any) -> An
 def placed(tree: dict[str, Any], readers: dict[str, Path]) -> dict[str, Any]:
     """A config's tree with directories for names of readers, also in a config inside it."""
     tree = {key: placed(value, readers) if isinstance(value, dict) else value for key, value in tree.items()}
-    if tree.get("init") in readers:
-        tree["init"] = str(readers[tree["init"]])
+    for key in ("init", "anchor"):
+        if tree.get(key) in readers:
+            tree[key] = str(readers[tree[key]])
     if "lexicons" in tree:
         tree["lexicons"] = [str(readers[reader]) for reader in tree["lexicons"]]
     return tree

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from accelerate import Accelerator
 
+from latentwire.config import decode, override
+from latentwire.training.config import TrainConfig
+from latentwire.training.setup import Run, prepare
+
+FULL = (
+    "objectives.kl={type: kl, taught: 0.5, tokens: 2}",
+    "objectives.first={type: first-token}",
+    "objectives.states={type: hidden-states, taught: 0.5}",
+    "objectives.gist={type: gist-head, tokens: 4, width: 8}",
+    "objectives.rms={type: rms}",
+    "objectives.smooth={type: label-smoothing, weight: {kind: gated, value: 0.1, after: gist, threshold: 0.01}}",
+)
+"""Judges by logits and by states, objectives of what is sent, one with a module of its own, and a gate."""
 PEOPLE = ("Amundsen", "Curie", "Darwin", "Hopper", "Noether", "Turing", "Lovelace", "Ramanujan")
 PLACES = ("Oslo", "Paris", "London", "York", "Erlangen", "Princeton", "Kyoto", "Madras")
 
@@ -36,20 +52,28 @@ def corpus(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def make_config(tiny_readers, corpus):
-    """``make_config(folder)`` writes a config: two receivers of other families, all objectives, eight steps, CPU."""
-    return lambda folder: write_config(folder, tiny_readers, corpus)
+def tiny_tree(tiny_readers, corpus) -> dict:
+    """A training config: two receivers of other families, row objectives and kl, eight steps, on the CPU."""
+    return tree_of(tiny_readers, corpus)
 
 
 @pytest.fixture
-def tiny_config(make_config, tmp_path) -> Path:
-    """That config in a folder of the test's own."""
-    return make_config(tmp_path)
+def tiny_config(tiny_tree, tmp_path) -> Path:
+    """The file of :func:`tiny_tree`."""
+    return written(tiny_tree, tmp_path)
 
 
-def write_config(folder: Path, tiny_readers: dict[str, Path], corpus: Path) -> Path:
+def written(tree: dict, folder: Path) -> Path:
+    """A config's file, in a folder."""
+    path = folder / "wire.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return path
+
+
+def tree_of(tiny_readers: dict[str, Path], corpus: Path) -> dict:
+    """The config of :func:`tiny_tree`."""
     receivers = {"llama": "kv-prefix", "gemma": "soft-tokens"}
-    tree = {
+    return {
         "wire": {
             "encoder": {
                 "type": "lm", "init": str(tiny_readers["llama"]), "d_z": 16, "ratios": [4, 8], "window": 200,
@@ -78,6 +102,45 @@ def write_config(folder: Path, tiny_readers: dict[str, Path], corpus: Path) -> P
         "steps": 8, "passages": 4, "asks": 2, "warmup": 2, "log_every": 1, "eval_every": 4, "save_every": 2,
         "device": "cpu",
     }  # fmt: skip
-    path = folder / "wire.yaml"
-    path.write_text(yaml.safe_dump(tree))
-    return path
+
+
+def made_ready(tree: dict, *more: str) -> Run:
+    """What a config's tree, with overrides, makes ready for the loop."""
+    config = decode(TrainConfig, override(copy.deepcopy(tree), list(more)))
+    torch.manual_seed(0)
+    return prepare(config, None, Accelerator(cpu=True))
+
+
+@pytest.fixture(scope="session")
+def shared_run(tiny_tree) -> Run:
+    """What :func:`tiny_tree` makes ready, eight passages a step. No test steps its optimiser."""
+    return made_ready(tiny_tree, "objectives.answer.question=0.2", "objectives.kl.taught=0.5", "passages=8")
+
+
+@pytest.fixture(scope="session")
+def shared_full_run(tiny_tree) -> Run:
+    """The same with objectives of every role, modules of their own, and a gate."""
+    return made_ready(tiny_tree, "objectives.answer.question=0.2", "passages=8", *FULL)
+
+
+@pytest.fixture
+def run(shared_run):
+    """The shared run as it was made."""
+    return as_made(shared_run)
+
+
+@pytest.fixture
+def full_run(shared_full_run):
+    """The shared run with all roles as it was made."""
+    return as_made(shared_full_run)
+
+
+def as_made(run: Run) -> Run:
+    """The run with nothing left of an earlier test."""
+    run.step.fixed = False
+    run.wire.train()
+    for p in run.step.parameters():
+        p.grad = None
+    if run.step.gates.place:
+        run.step.gates.smoothed_G.zero_()
+    return run

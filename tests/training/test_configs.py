@@ -15,8 +15,9 @@ from latentwire.training.run import check, train
 from latentwire.wire import Wire
 
 ROOT = Path(__file__).resolve().parents[2]
-# readers are trained from configs of another kind
-CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name != "readers")
+# readers and sentence encoders are trained from configs of another kind
+OTHERS = ("readers", "encoders")
+CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name not in OTHERS)
 IN_README = {path for path in CONFIGS if f"train {path.relative_to(ROOT)}" in (ROOT / "README.md").read_text()}
 
 

@@ -7,50 +7,42 @@ leaves its gradients where the optimiser finds them.
 from __future__ import annotations
 
 import contextlib
-from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from latentwire.config import load
-from latentwire.training.config import TrainConfig
+from contracts.waits import NothingWaits
 from latentwire.training.graphs import Graphs
 from latentwire.training.run import train
-from latentwire.training.setup import prepare
+from training.conftest import as_made, made_ready
 
-WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "bincount", "unique", "masked_scatter", "equal.default")
-"""Operations that wait for the device, or whose result has a shape that depends on the data."""
+OPTIONS = (
+    "objectives.answer.question=0.2",
+    "objectives.kl={type: kl, taught: 0.5, weight: {kind: linear, start_value: 0.5, value: 2.0}}",
+    "objectives.gist={type: gist-head, weight: {kind: cosine, start_value: 0.1}}",
+    "objectives.first={type: first-tokens, tokens: 1, grown: 4}",
+)
+"""Weights that change with every step, and something that is trained beside the wire."""
 
 
-class NothingWaits(TorchDispatchMode):
-    """Fails where a step would wait for the device."""
-
-    def __torch_dispatch__(self, func, types, args: Any = (), kwargs=None):
-        name = str(func)
-        assert not any(word in name for word in WAITS), f"{name} waits for the device"
-        if "index.Tensor" in name or "index_put" in name:
-            assert not any(t is not None and t.dtype is torch.bool for t in args[1]), f"{name} by a mask"
-        return func(*args, **(kwargs or {}))
+@pytest.fixture(scope="module")
+def made(tiny_tree):
+    return made_ready(tiny_tree, *OPTIONS)
 
 
 @pytest.fixture
-def run(tiny_config):
-    from accelerate import Accelerator
-
-    config = load(tiny_config, TrainConfig, ["objectives.answer.question=0.2", "objectives.kl.taught=0.5"])
-    torch.manual_seed(0)
-    return prepare(config, None, Accelerator(cpu=True))
+def run(made):
+    return as_made(made)
 
 
 def work(run, source, number):
     store = run.stores[source]
     generator = torch.Generator().manual_seed(number)
-    return run.step.cut(store.draw(number, 0, generator), source, 0.5, generator)
+    return run.step.cut(store.draw(number, 0, generator), source, 0.3 + 0.1 * number, generator)
 
 
 def learning(run):
-    return [p for p in run.wire.parameters() if p.requires_grad]
+    return [p for p in run.step.parameters() if p.requires_grad]
 
 
 def gradients(run, loss):
@@ -136,6 +128,35 @@ def test_a_replay_works_on_the_new_rows_and_leaves_its_own_gradients(run):
                 p.grad.mul_(0.5)  # clipping changes gradients in place
     # a kind is recorded when it comes for the second time; later graphs share the memory of the first
     assert recorded == [None, "replayed", "replayed", "shared", "replayed", "replayed", "replayed"]
+
+
+def test_a_kind_that_cannot_be_recorded_stays_ordinary(run, caplog):
+    tried = []
+
+    def record(do, pool):
+        tried.append(pool)
+        do()  # a recording breaks off in the middle, with gradients half made
+        raise torch.AcceleratorError("CUDA error: operation failed due to a previous error during capture\nmore")
+
+    run.step.fixed = True
+    graphs = Graphs(run.step, learning(run), contextlib.nullcontext, warm=1, record=record)
+    for number in range(4):
+        one = work(run, "text", number)
+        loss, _ = run.step.losses(one, 4)
+        expected = gradients(run, loss)
+        for p in learning(run):
+            p.grad = None
+        got, _ = graphs.run(one, 4)
+        torch.testing.assert_close(got, loss.detach())
+        for p, want in zip(learning(run), expected, strict=True):
+            assert (p.grad is None) == (want is None)
+            if want is not None:
+                torch.testing.assert_close(p.grad, want, atol=1e-6, rtol=1e-5)
+    assert len(tried) == 1
+    assert [r.getMessage() for r in caplog.records if r.name == "latentwire.training.graphs"] == [
+        "a step of 4x could not be recorded and stays ordinary, which is slower: "
+        "CUDA error: operation failed due to a previous error during capture"
+    ]
 
 
 def test_without_a_gpu_steps_are_ordinary(tiny_config, tmp_path):

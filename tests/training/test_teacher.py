@@ -7,8 +7,8 @@ from random import Random
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from contracts.waits import NothingWaits
 from latentwire.data.rows import read_examples
 from latentwire.data.squad import shipped_valid
 from latentwire.encoders.lm import LMEncoderConfig
@@ -24,6 +24,7 @@ from latentwire.training import teacher
 from latentwire.training.batches import Batches
 from latentwire.training.config import CorpusConfig
 from latentwire.training.corpus import question_store
+from latentwire.training.pieces import split
 from latentwire.training.run import train
 from latentwire.training.step import Step
 from latentwire.types import Example
@@ -167,7 +168,7 @@ def test_it_is_made_once_and_goes_on_where_it_was_stopped(wire, store, tmp_path,
 
 
 @torch.no_grad()
-def test_32_tokens_of_the_shipped_reader_leave_less_than_a_twentieth(tmp_path):
+def test_32_tokens_of_the_shipped_reader_leave_less_than_a_tenth(tmp_path):
     wire = Wire.from_pretrained("sandbox", receivers=["llama"])
     name, short = "llama", [row for row in read_examples(shipped_valid()) if len(row.context) < 400]
     rows, shapes = Random(0).sample(short, 12), CorpusConfig(longest=100, row=60, asked=40, threads=1)
@@ -180,7 +181,7 @@ def test_32_tokens_of_the_shipped_reader_leave_less_than_a_twentieth(tmp_path):
         parts = step(batch, "questions", 8, None, "context", 0.0, torch.Generator())[1]
         found.append(float(parts[f"{name}/answer/kl"]))
     live, near = found
-    assert 0.95 * live < near < live
+    assert 0.9 * live < near < live
 
 
 def test_other_weights_are_another_teacher(tiny_readers, store):
@@ -191,21 +192,13 @@ def test_other_weights_are_another_teacher(tiny_readers, store):
     assert teacher.digest(receiver, store, 8, False) != before
 
 
-class Waits(TorchDispatchMode):
-    """Fails where a step would wait for the device."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        assert not any(word in str(func) for word in ("_local_scalar_dense", "nonzero", "masked_scatter")), func
-        return func(*args, **(kwargs or {}))
-
-
 def test_a_step_reads_no_text_and_waits_for_nothing(wire, store, tmp_path, monkeypatch):
     held, step = kept(wire, store, "qwen2", tmp_path), step_of(wire, "qwen2")
     batch = batches(store, "qwen2", held).at(torch.arange(4), torch.zeros(4, 2))
     monkeypatch.setattr(step, "teacher", lambda *given: pytest.fail("the live teacher was asked"))
     step.fixed = True
     work = step.cut(batch, "questions", 0.0, torch.Generator())
-    with Waits():
+    with NothingWaits():
         step.losses(work, 4)[0].backward()
     wire.zero_grad()
 
@@ -218,6 +211,36 @@ def test_rows_that_are_drawn_have_the_live_teacher(wire, store, tmp_path):
     step.objectives["recall"] = Drawn(RecallConfig(rows=1))
     batch = batches(store, "qwen2", held).at(torch.arange(4), torch.zeros(4, 2))
     assert "logs" not in step.cut(batch, "questions", 0.0, torch.Generator()).read["qwen2"]
+
+
+def test_a_step_in_parts_cuts_it_with_its_passages(wire, store, tmp_path):
+    step = step_of(wire, "qwen2", taught=0.5, tokens=3)
+    held = kept(wire, store, "qwen2", tmp_path)
+    batch = batches(store, "qwen2", held).at(torch.arange(4), torch.tensor([[0.0, 0.9]] * 4))
+    work = step.cut(batch, "questions", 0.0, torch.Generator().manual_seed(0))
+    works = split(work, 2, step)
+    assert [len(one.read["qwen2"]["logs"]) for one, _ in works] == [2, 2]
+    with torch.no_grad():
+        whole, found = step.losses(work, 4)
+        parts = [(share, *step.losses(one, 4)) for one, share in works]
+    assert float(sum(share * loss for share, loss, _ in parts)) == pytest.approx(float(whole), abs=NEAR)
+    kl = sum(share * figures["qwen2/answer/kl"] for share, _, figures in parts)
+    assert float(kl) == pytest.approx(float(found["qwen2/answer/kl"]), abs=NEAR) and kl > 0
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["objectives.kl.temperature=2.0"], r"kl\.cache holds the teacher at temperature 1"),
+        (["objectives.states={type: hidden-states}"], "'states' needs the teacher itself"),
+        (["objectives.first={type: kl, tokens: 1}"], "'first' needs the teacher itself"),
+        (["objectives.first={type: kl, tokens: 1, cache: elsewhere}"], "the same cache and top"),
+        (["own_tokens.share=0.5"], "own_tokens has it read the receiver's own"),
+    ],
+)
+def test_what_is_not_kept_is_refused(tiny_config, tmp_path, more, said):
+    with pytest.raises(UserError, match=said):
+        train(tiny_config, [f"objectives.kl.cache={tmp_path}", *more], out=tmp_path / "run")
 
 
 def test_a_run_keeps_it_and_learns_what_it_does_from_the_live_one(tiny_config, tmp_path):

@@ -29,11 +29,14 @@ def advance(loop):
 def go(loop, resume):
     plain(loop, resume)
     rank = loop.together.rank
-    state = {name: tensor.contiguous().clone() for name, tensor in loop.run.wire.state_dict().items()}
+    kept = loop.run.wire.state_dict() | loop.run.step.own().state_dict()
+    state = {name: tensor.contiguous().clone() for name, tensor in kept.items()}
     save_file({**state, "losses": torch.stack(seen)}, out.parent / f"rank-{rank}.safetensors")
 
 Loop.go, Loop.advance = go, advance
-train(sys.argv[1], ["steps=4", "eval_every=2", "save_every=2"], out=out)
+gist = "objectives.gist={type: gist-head}"
+gated = "objectives.kl.weight={kind: gated, after: gist, over: 2}"
+train(sys.argv[1], ["steps=4", "eval_every=2", "save_every=2", gist, gated], out=out)
 """
 
 
@@ -49,7 +52,7 @@ def test_processes_see_other_passages_and_end_with_the_same_weights(tiny_config,
     one, two = (load_file(tmp_path / f"rank-{rank}.safetensors") for rank in (0, 1))
     losses = one.pop("losses"), two.pop("losses")
     assert not torch.equal(*losses), "both drew the same passages"
-    assert one.keys() == two.keys()
+    assert one.keys() == two.keys() and one["gates.smoothed_G"] != 0, "gates must open for all at once"
     for name in one:
         torch.testing.assert_close(one[name], two[name], rtol=0, atol=0, msg=name)
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]

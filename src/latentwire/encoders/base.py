@@ -54,6 +54,8 @@ class Encoder(nn.Module):
     config: EncoderConfig
     stacks: Sequence[Layers] = ()
     """Layers that training may compile."""
+    receivers: Sequence[str] = ()
+    """Names of receivers that have latents of their own in a packet, for :meth:`part`; mostly none."""
 
     @property
     def device(self) -> torch.device:
@@ -74,6 +76,10 @@ class Encoder(nn.Module):
     def forward(self, batch: dict[str, Tensor], ratio: int) -> Latents:
         """Latents of prepared pieces; ``batch`` holds the arrays of :class:`Source` as tensors."""
         raise NotImplementedError
+
+    def part(self, latents: Latents, receiver: str) -> Latents:
+        """What of a packet's latents is for this receiver: all of them, but for encoders with private ones."""
+        return latents
 
     def save_assets(self, directory: Path) -> None:
         """Write what ``build(assets)`` needs beside the weights (tokenizer, shape of the language model)."""
@@ -114,15 +120,19 @@ def join_pieces(parts: list[Latents], source: Source, ratio: int) -> Latents:
     return Latents(nn.utils.rnn.pad_sequence(rows, True), mask, source_B, torch.full_like(source_B, ratio))
 
 
-def cut(ids: list[list[int]], window: int) -> tuple[list[tuple[int, int, int]], np.ndarray]:
-    """Pieces ``(text, start, end)`` of at most ``window`` tokens, of nearly equal length, and their owners."""
+def cut(ids: list[list[int]], window: int, unit: int = 1) -> tuple[list[tuple[int, int, int]], np.ndarray]:
+    """Pieces ``(text, start, end)`` of at most ``window`` tokens, of nearly equal length, and their owners.
+
+    unit: every piece but a text's last is a multiple of so many tokens (at most ``window``).
+    """
     pieces: list[tuple[int, int, int]] = []
     for text, tokens in enumerate(ids):
         n = len(tokens)
         if n == 0:
             raise UserError(f"text {text} is empty; there is nothing to encode")
-        count = -(-n // window)
-        edges = [round(n * i / count) for i in range(count + 1)]
+        units = -(-n // unit)
+        count = -(-units // (window // unit))
+        edges = [min(round(units * i / count) * unit, n) for i in range(count + 1)]
         pieces += [(text, a, b) for a, b in itertools.pairwise(edges)]
     return pieces, np.array([text for text, _, _ in pieces], dtype=np.int64)
 

@@ -77,7 +77,7 @@ class RefinedEncoder(Encoder):
     def __init__(self, config: RefinedEncoderConfig, inner: Encoder) -> None:
         super().__init__()
         self.config = config
-        self.inner, self.stacks = inner, inner.stacks
+        self.inner, self.stacks, self.receivers = inner, inner.stacks, inner.receivers
         D = config.d_z
         if config.layers:
             self.place = nn.Linear(D, D, bias=False)
@@ -92,6 +92,9 @@ class RefinedEncoder(Encoder):
 
     def reads(self) -> dict[str, Any]:
         return self.inner.reads()
+
+    def part(self, latents: Latents, receiver: str) -> Latents:
+        return self.inner.part(latents, receiver)
 
     def forward(self, batch: dict[str, Tensor], ratio: int) -> Latents:
         latents = self.inner(batch, ratio)

@@ -20,29 +20,37 @@ from latentwire.types import Latents
 class TokenEncoder(Encoder):
     """Reads arrays ``ids`` int32 [P, begin + T] and ``count`` int32 [P], the tokens of a piece without ``begin``.
 
-    begin: token ids that stand in front of every piece (an LM expects its BOS there, a table does not).
+    begin, end: token ids that stand around every piece (an LM expects its BOS in front, BERT more, a table nothing).
+    lead: what stands before a text, as it does in a prompt.
     """
 
     tokenizer: Any
     begin: tuple[int, ...] = ()
+    end: tuple[int, ...] = ()
+    lead = " "
 
     def prepare(self, texts: list[str], width: int | None = None) -> Source:
-        spaced = [f" {text}" if text else "" for text in texts]
+        spaced = [f"{self.lead}{text}" if text else "" for text in texts]
         tokens = self.tokenizer(spaced, add_special_tokens=False, verbose=False)["input_ids"]
         pieces, owner_P = cut(tokens, self.config.window)
         ids = fill(
-            [[*self.begin, *tokens[text][a:b]] for text, a, b in pieces],
-            None if width is None else width + len(self.begin),
+            [[*self.begin, *tokens[text][a:b], *self.end] for text, a, b in pieces],
+            None if width is None else width + len(self.begin) + len(self.end),
         )
         return Source({"ids": ids, "count": fill([[b - a] for _, a, b in pieces], 1)[:, 0]}, owner_P, len(texts))
 
     def reads(self) -> dict[str, Any]:
         words = tokenizer_hash(self.tokenizer)
-        return {"type": "tokens", "begin": list(self.begin), "window": self.config.window, "words": words}
+        known = {"type": "tokens", "begin": list(self.begin), "window": self.config.window, "words": words}
+        more = {"end": list(self.end), "lead": self.lead, "fixed": getattr(self.config, "fixed", False)}
+        # what is as it mostly is goes unsaid: text that was tokenised before there was a choice is still found
+        return known | {key: value for key, value in more.items() if value not in ([], " ", False)}
 
-    def finish(self, z_BMD: Tensor, count_B: Tensor, ratio: int) -> Latents:
-        """Latents of mean 0 and variance 1 over D; those behind the end of a text are zero. ``count_B`` in tokens."""
-        mask_BM = torch.arange(z_BMD.shape[1], device=z_BMD.device) < (-(-count_B // ratio))[:, None]
+    def finish(self, z_BMD: Tensor, count_B: Tensor, ratio: int, mask_BM: Tensor | None = None) -> Latents:
+        """Latents of mean 0 and variance 1 over D; those behind the end of a text are zero. ``count_B`` in tokens.
+        mask_BM: which of them are there, where that is not one for every ``ratio`` tokens."""
+        if mask_BM is None:
+            mask_BM = torch.arange(z_BMD.shape[1], device=z_BMD.device) < (-(-count_B // ratio))[:, None]
         z_BMD = F.layer_norm(z_BMD.float(), z_BMD.shape[-1:]) * mask_BM[..., None]
         return Latents(z_BMD, mask_BM, count_B, torch.full_like(count_B, ratio))
 

@@ -79,7 +79,10 @@ def measure(
     clock = Clock(receiver.device, m.seconds)
     head = receiver.head().mask_BM.shape[1]
     link: Any = wire.links[receiver.name]
-    taken = [] if encoded is None else link.injection.kv_positions(torch.tensor(encoded.counts) * slots).tolist()
+    taken: list[int] = []
+    if encoded is not None:
+        mine_N = wire.encoder.part(encoded.latents, receiver.name).count_B.cpu()
+        taken = link.injection.kv_positions(mine_N * slots).tolist()
     if isinstance(condition, LatentCondition):
         assert encoded is not None
         m.seconds["encode"] = encoded.seconds

@@ -34,6 +34,10 @@ class Injection(nn.Module):
         """How many K/V positions stand for so many slots (int64 [B]): what the receiver has to hold."""
         return slots_B
 
+    def vectors(self, slots_BSE: Tensor) -> Tensor:
+        """The slots as the receiver's first layer meets them, if it reads any; otherwise the slots themselves."""
+        return slots_BSE
+
     def forward(
         self, slots_BSE: Tensor, mask_BS: Tensor, positions_BS: Tensor, next_B: Tensor, receiver: Receiver
     ) -> Prefix:

@@ -50,6 +50,9 @@ class SoftAndKV(Injection):
     def kv_positions(self, slots_B: Tensor) -> Tensor:
         return self.soft.kv_positions(slots_B) + self.kv.kv_positions(slots_B)
 
+    def vectors(self, slots_BSE: Tensor) -> Tensor:
+        return self.soft.vectors(slots_BSE)
+
     def forward(
         self, slots_BSE: Tensor, mask_BS: Tensor, positions_BS: Tensor, next_B: Tensor, receiver: Receiver
     ) -> Prefix:

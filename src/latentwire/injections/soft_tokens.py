@@ -86,18 +86,21 @@ class SoftTokens(Injection):
         self.rms.copy_(torch.cat(parts).mean().sqrt())
 
     def ramped(self) -> Tensor | float:
-        """The gain's factor at this step; counts the step if the link learns from it."""
+        """The gain's factor at this step."""
         if not self.config.ramp:
             return 1.0
         done = (self.steps / self.config.ramp).clamp_max(1.0)
-        if self.training and self.gain.requires_grad and torch.is_grad_enabled():
-            self.steps += 1  # on the device, so that a recorded step counts as well
         return self.config.ramp_from + (1.0 - self.config.ramp_from) * done
+
+    def vectors(self, slots_BSE: Tensor) -> Tensor:
+        return (slots_BSE + self.mlp(slots_BSE)) * (self.gain * self.rms * self.ramped())
 
     def forward(
         self, slots_BSE: Tensor, mask_BS: Tensor, positions_BS: Tensor, next_B: Tensor, receiver: Receiver
     ) -> Prefix:
-        embeds_BSE = (slots_BSE + self.mlp(slots_BSE)) * (self.gain * self.rms * self.ramped())
+        embeds_BSE = self.vectors(slots_BSE)
+        if self.config.ramp and self.training and self.gain.requires_grad and torch.is_grad_enabled():
+            self.steps += 1  # a step that the link learns from; on the device, so that a recorded step counts as well
         # soft tokens are tokens to the receiver: whole positions (learned position tables know no others)
         head = receiver.head_for(slots_BSE.shape[0])
         read = receiver.read(None, mask_BS, head, embeds_BTE=embeds_BSE, positions_BT=positions_BS.round().long())

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from latentwire.sandbox.feed import Batch
+from latentwire.training.graphs import on_stream, record_cuda
 
 
 class Replay:
@@ -30,7 +31,9 @@ class Replay:
         warm: int = 3,
         record: Callable[[Callable[[], Tensor], Any], tuple[Any, Tensor]] | None = None,
     ) -> None:
-        self.work, self.warm, self.record = work, warm, record or record_cuda
+        self.work, self.warm = work, warm
+        self.stream = None if record else torch.cuda.Stream()
+        self.record = record or (lambda work, pool: record_cuda(work, pool, self.stream))
         self.seen: Counter = Counter()
         self.held: dict[Any, tuple[Any, Batch, Tensor]] = {}
 
@@ -41,7 +44,8 @@ class Replay:
         if key not in self.held:
             self.seen[key] += 1
             if self.seen[key] <= self.warm:
-                return self.work(batch)
+                with on_stream(self.stream):
+                    return self.work(batch)
             own = replace(batch, **{name: tensor.clone() for name, tensor in given.items()})
             pool = next(iter(self.held.values()))[0].pool() if self.held else None
             graph, left = self.record(lambda: self.work(own), pool)
@@ -51,15 +55,6 @@ class Replay:
             getattr(own, name).copy_(tensor, non_blocking=True)
         graph.replay()
         return left.clone()  # the next step of this kind overwrites what it left
-
-
-def record_cuda(work: Callable[[], Tensor], pool: Any) -> tuple[Any, Tensor]:
-    """Record ``work`` as a CUDA graph; graphs share their memory, since only one runs at a time."""
-    graph = torch.cuda.CUDAGraph()
-    # other threads (a process group's watchdog, say) may ask the GPU things meanwhile
-    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-        left = work()
-    return graph, left
 
 
 def tensors(batch: Batch) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """Checkpoints: atomic, pruned, without pickle, enough for an exact resume.
 
-Batches and random cuts come from (seed, step), so a checkpoint needs only weights, optimiser moments and the step.
+Batches, random cuts and dropout come from (seed, step), so a checkpoint needs only weights, optimiser moments, what the
+objectives keep of their own, and where the run stands.
 """
 
 from __future__ import annotations
@@ -18,12 +19,16 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 log = logging.getLogger(__name__)
-KEEP = 2
 
 
 @dataclass
 class Progress:
-    """Where a run stands. smoothed, best: the smoothed metric now and at its best (lower is better)."""
+    """Where a run stands. text_steps, question_steps: the position in the data. smoothed, best: the smoothed metric now
+    and at its best (lower is better). evaluated: the step it was last measured at. left: how many stages
+    lie behind. skipped: steps that were not numbers.
+    halved: factors on the weights of objectives. events, watch: what the collapse watch has seen and counts. pieces:
+    parts of each kind of step that did not fit into memory at once.
+    """
 
     step: int = 0
     total: int = 0
@@ -34,15 +39,32 @@ class Progress:
     seconds: float = 0.0
     skipped: int = 0
     events: list[dict] = field(default_factory=list)
+    evaluated: int = -1
+    left: int = 0
+    halved: dict[str, float] = field(default_factory=dict)
+    watch: dict[str, dict] = field(default_factory=dict)
+    pieces: dict[str, int] = field(default_factory=dict)
 
 
-def save(directory: Path, wire: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> Path:
-    """Write ``directory/step-N`` so that it is there whole or not at all, then drop all but the newest two."""
+def save(
+    directory: Path,
+    wire: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    own: nn.Module | None = None,
+    keep: int = 2,
+) -> Path:
+    """Write ``directory/step-N`` so that it is there whole or not at all, then drop all but the newest ``keep``.
+
+    own: what training keeps beside the wire; a file of its own, if there is anything.
+    """
     final = directory / f"step-{progress.step:07d}"
     part = directory / f".part-{os.getpid()}"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    save_file({k: v.detach().cpu().contiguous() for k, v in wire.state_dict().items()}, part / "wire.safetensors")
+    for name, module in (("wire", wire), ("own", own)):
+        if module is not None and (state := module.state_dict()):
+            save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, part / f"{name}.safetensors")
     moments = {}
     for number, state in optimizer.state_dict()["state"].items():
         for key, value in state.items():
@@ -51,22 +73,27 @@ def save(directory: Path, wire: nn.Module, optimizer: torch.optim.Optimizer, pro
     (part / "progress.json").write_text(json.dumps(asdict(progress), indent=1))
     shutil.rmtree(final, ignore_errors=True)
     os.replace(part, final)
-    for old in sorted(directory.glob("step-*"))[:-KEEP]:
+    for old in sorted(directory.glob("step-*"))[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return final
 
 
-def load(directory: Path, wire: nn.Module, optimizer: torch.optim.Optimizer) -> Progress | None:
+def load(
+    directory: Path, wire: nn.Module, optimizer: torch.optim.Optimizer, own: nn.Module | None = None
+) -> Progress | None:
     """Restore the newest checkpoint that is whole; a damaged one is reported and the one before it is used."""
     for path in sorted(directory.glob("step-*"), reverse=True):
         try:
             weights = load_file(path / "wire.safetensors")
+            kept = load_file(path / "own.safetensors") if own is not None and own.state_dict() else {}
             moments = load_file(path / "optimizer.safetensors")
             progress = Progress(**json.loads((path / "progress.json").read_text()))
         except (OSError, ValueError, TypeError, SafetensorError) as error:
             log.warning("checkpoint %s is damaged (%s); trying the one before it", path, error)
             continue
         wire.load_state_dict(weights, strict=True)
+        if own is not None:
+            own.load_state_dict(kept, strict=True)
         state: dict[int, dict[str, torch.Tensor]] = {}
         for key, value in moments.items():
             number, _, leaf = key.partition(".")

@@ -40,15 +40,6 @@ class CorpusConfig:
 
 
 @dataclass
-class Stage:
-    """A part of training that lasts until ``until`` (share of all steps); ``questions``: share of its steps that are
-    questions, the others being plain text."""
-
-    until: float = 1.0
-    questions: float = 0.0
-
-
-@dataclass
 class Draw:
     """What a step may be at: source tokens per latent, slots that a receiver gets for each latent (the link's first
     number if left out), and how often (``share``, relative to the other draws). mode ``prompt``: the question is
@@ -66,6 +57,88 @@ class Draw:
 
 
 @dataclass
+class Stage:
+    """A part of training that lasts until ``until`` (share of all steps). A run goes through its stages in order, with
+    one optimiser, one count of steps and one schedule of the rate; see docs/training.md.
+
+    questions: share of its steps that are questions, the others being plain text. name: a stage with a name leaves its
+    wire in ``stages/NAME/wire`` of the run. learn: what learns in it, as beginnings of parameter names (``encoder``,
+    ``links``, ``links.llama``, ``links.*.adapter``, ``links.*.lora``, ``objectives`` for what objectives train beside
+    the links; default: all that the run trains); the rest stands still and keeps its moments for when it goes on. rate:
+    factor on the learning rates. weights: factors on the weights of objectives, by name. draws: those of this stage
+    (default: the run's). score: questions of the slice kept aside that are answered at its end, to
+    ``stages/NAME/dev``; a stage that ends where the one before it does has no steps and only scores.
+    """
+
+    until: float = 1.0
+    questions: float = 0.0
+    name: str = ""
+    learn: list[str] = field(default_factory=list)
+    rate: float = 1.0
+    weights: dict[str, float] = field(default_factory=dict)
+    draws: list[Draw] = field(default_factory=list)
+    score: int = 0
+
+
+@dataclass
+class DiagnosticsConfig:
+    """every: steps between two lines of ``diagnostics.jsonl``, 0 for none. Each costs about a step without its backward
+    pass. gradients: every so many of these lines also have the gradient of each objective, 0 for none; that costs a
+    step, and another one for each objective. top: first answer tokens that are listed with their counts.
+    """
+
+    every: int = 0
+    gradients: int = 0
+    top: int = 10
+
+
+@dataclass
+class WatchConfig:
+    """When the collapse watch speaks (``on_collapse``: what it then does). It looks at log steps that are questions.
+
+    share: one first answer token in so large a share of the predictions is dominating. variety: so few kinds of
+    predicted first tokens, as a share of the kinds of right ones, are few. rise: the smoothed answer loss so far above
+    its lowest (0.5: half as much again) is going up. patience: looks in a row. after: steps that pass before it looks:
+    an untrained wire predicts one token too.
+    """
+
+    share: float = 0.8
+    variety: float = 0.1
+    rise: float = 0.5
+    patience: int = 5
+    after: int = 0
+
+
+@dataclass
+class TextWarmup:
+    """Passages given as their text early in training: ``share`` of them at the first step, in a line down to ``tail``
+    at ``until`` (share of training), ``tail`` from there on. Off where both are 0.
+
+    beside False: the text stands in place of the latents. Such rows teach what acts on text as well and nothing else:
+    encoder, adapters and injections get no gradient from them. True: the latents stay there beside the text.
+    A step with such passages reads their text once more, for all passages, without gradient.
+    """
+
+    share: float = 0.0
+    tail: float = 0.0
+    until: float = 0.3
+    beside: bool = False
+
+
+@dataclass
+class OwnTokens:
+    """Scheduled sampling (Bengio et al. 2015, in one extra pass as in Mihaylova & Martins 2019): the share of answer
+    tokens that are fed as the model's own greedy prediction grows in a line from 0 at ``begin`` to ``share`` at ``end``
+    (shares of training). What must be predicted stays the true answer. Off where ``share`` is 0; a step of questions
+    with it reads its rows once more, without gradient.
+    """
+
+    share: float = 0.0
+    begin: float = 0.0
+    end: float = 1.0
+
+
+@dataclass
 class TrainConfig:
     """wire: the wire to train; or ``start``, a trained wire that is trained on; or ``start`` and ``join`` (link names),
     to give it these new links and train them alone. links: of the wire's links only these take part, and others are not
@@ -79,6 +152,9 @@ class TrainConfig:
     graphs: record a step's forward and backward as CUDA graphs where there is one GPU and steps are compiled: a third
     faster on an H100 that a run has for itself. Elsewhere steps are ordinary.
     score: questions of the slice kept aside that the finished wire answers, to ``dev/results.json`` of the run.
+    receivers: ``all`` in every step, or ``sampled``: one a step, drawn from seed and step, for a fraction of its cost.
+    accumulate: parts that a step of ``passages`` x ``accumulate`` passages is done in, one after another.
+    on_collapse: ``warn``, ``stop``, or ``halve`` the weights of the objectives on questions. keep: checkpoints kept.
     """
 
     wire: WireConfig = field(default_factory=WireConfig)
@@ -107,7 +183,14 @@ class TrainConfig:
     best_over: float = 2.0
     draws: list[Draw] = field(default_factory=list)
     score: int = 0
+    receivers: str = "all"
+    accumulate: int = 1
+    text_warmup: TextWarmup = field(default_factory=TextWarmup)
+    own_tokens: OwnTokens = field(default_factory=OwnTokens)
+    diagnostics: DiagnosticsConfig = field(default_factory=DiagnosticsConfig)
+    watch: WatchConfig = field(default_factory=WatchConfig)
     on_collapse: str = "warn"
+    keep: int = 2
     compile: str = "auto"
     graphs: bool = False
     device: str = "auto"

@@ -2,25 +2,35 @@
 
 A step of small models is some four thousand short kernels, and a Python process cannot start them as fast as a large
 GPU runs them: a run that has the GPU for itself would leave half of it idle. A CUDA graph starts them all at once. Each
-kind of step (source, ratio, weights, shapes) is recorded after a few ordinary ones; until then, and where weights
-change with every step, steps are ordinary.
+kind of step (source, ratio, objectives, shapes) is recorded after a few ordinary ones. Weights are among what is
+replaced at each replay, so they may change with every step. A kind that cannot be recorded stays ordinary, with a
+warning.
+
+The ordinary steps before a recording run on the stream that it is recorded on: a parameter's place in autograd's graph
+remembers the stream of its first use, and one that remembers another stream breaks the recording.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
+import logging
 from collections import Counter
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from latentwire.training.step import Step, Work
+from latentwire.training.step import Step
+from latentwire.training.work import Work
 from latentwire.types import MODES
 
+log = logging.getLogger(__name__)
+
 Parts = tuple[Tensor, dict[str, Tensor]]
+T = TypeVar("T")
 
 
 @dataclass
@@ -51,20 +61,25 @@ class Graphs:
         record: Callable[[Callable[[], Parts], Any], tuple[Any, Parts]] | None = None,
     ) -> None:
         self.step, self.parameters, self.autocast, self.warm = step, parameters, autocast, warm
-        self.record = record or record_cuda
+        self.stream = None if record else torch.cuda.Stream()
+        self.record = record or (lambda work, pool: record_cuda(work, pool, self.stream))
         self.seen: Counter = Counter()
         self.held: dict[Any, Recording] = {}
+        self.ordinary: set[Any] = set()
 
     def run(self, work: Work, ratio: int, slots: int | None = None, mode: str = MODES[0]) -> Parts:
         """One forward and backward."""
         given = list(tensors(work))
-        key = ratio, slots, mode, work.pieces, work.weights, tuple((t.shape, t.dtype) for t in given)
+        named = tuple((name, *read) for name, read in work.read.items())  # who reads, and whether the step mixes
+        key = ratio, slots, mode, work.pieces, work.active, named, tuple((t.shape, t.dtype) for t in given)
         found = self.held.get(key)
         if found is None:
             self.seen[key] += 1
-            if self.seen[key] <= self.warm:
+            if self.seen[key] > self.warm and key not in self.ordinary:
+                found = self._try_recording(key, work, ratio, slots, mode)
+        if found is None:
+            with on_stream(self.stream):
                 return self._plain(work, ratio, slots, mode)
-            found = self.held[key] = self._recording(work, ratio, slots, mode)
         for place, value in zip(found.reads, given, strict=True):
             place.copy_(value, non_blocking=True)
         found.graph.replay()
@@ -72,10 +87,31 @@ class Graphs:
             parameter.grad = gradient
         return found.loss, found.metrics
 
+    def forget(self) -> None:
+        """Throw all recordings away: other parameters learn from here on, or memory is short."""
+        self.held.clear()
+        self.seen.clear()
+        self.ordinary.clear()
+
+    def _try_recording(self, key: Any, work: Work, ratio: int, slots: int | None, mode: str) -> Recording | None:
+        try:
+            found = self.held[key] = self._recording(work, ratio, slots, mode)
+        except RuntimeError as error:  # a CUDA error is one, running out of memory too
+            self.ordinary.add(key)
+            for parameter in self.parameters:
+                parameter.grad = None  # what the broken recording has left
+            log.warning(
+                "a step of %dx could not be recorded and stays ordinary, which is slower: %s",
+                ratio, str(error).split("\n")[0],
+            )  # fmt: skip
+            return None
+        return found
+
     def _plain(self, work: Work, ratio: int, slots: int | None, mode: str) -> Parts:
         with self.autocast():
             loss, metrics = self.step.losses(work, ratio, slots, mode)
-        loss.backward()
+        if loss.requires_grad:  # else nothing that learns in this stage has a part in it
+            loss.backward()
         return loss.detach(), metrics
 
     def _recording(self, work: Work, ratio: int, slots: int | None, mode: str) -> Recording:
@@ -87,13 +123,27 @@ class Graphs:
         return Recording(graph, list(tensors(own)), loss, metrics, [p.grad for p in self.parameters])
 
 
-def record_cuda(work: Callable[[], Parts], pool: Any) -> tuple[Any, Parts]:
-    """Record ``work`` as a CUDA graph; graphs share their memory, since only one runs at a time."""
+def record_cuda(work: Callable[[], T], pool: Any, stream: Any) -> tuple[Any, T]:
+    """Record ``work`` as a CUDA graph on ``stream``; graphs share their memory, since only one runs at a time."""
     graph = torch.cuda.CUDAGraph()
+    # what is left of earlier steps in reference cycles would take part in this one's backward pass
+    gc.collect()
     # other threads (a process group's watchdog, say) may ask the GPU things meanwhile
-    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+    with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
         left = work()
     return graph, left
+
+
+@contextlib.contextmanager
+def on_stream(stream: Any) -> Generator[None]:
+    """Work on ``stream``, behind what was given to the current one before and in front of what follows."""
+    if stream is None:
+        yield
+        return
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        yield
+    torch.cuda.current_stream().wait_stream(stream)
 
 
 def tensors(work: Work) -> Generator[Tensor]:
@@ -101,6 +151,8 @@ def tensors(work: Work) -> Generator[Tensor]:
     yield from work.source.values()
     for read in work.read.values():
         yield from read.values()
+    yield work.weight_N
+    yield work.progress
 
 
 def copied(work: Work) -> Work:
@@ -109,5 +161,7 @@ def copied(work: Work) -> Work:
         {key: value.clone() for key, value in work.source.items()},
         {name: {key: value.clone() for key, value in read.items()} for name, read in work.read.items()},
         work.pieces,
-        work.weights,
+        work.active,
+        work.weight_N.clone(),
+        work.progress.clone(),
     )

@@ -20,7 +20,8 @@ from latentwire.receivers.tokenizer import tokenizer_hash
 from latentwire.training.batches import Batches
 from latentwire.training.config import TrainConfig
 from latentwire.training.corpus import cut_windows, made_questions, question_store, text_store
-from latentwire.training.step import Step, token_losses
+from latentwire.training.judging import token_losses
+from latentwire.training.step import Step
 from latentwire.training.store import Store, cached
 from latentwire.training.teacher import keep
 from latentwire.types import MODES, Example
@@ -63,7 +64,8 @@ class Run:
 def prepare(config: TrainConfig, data: str | None, accelerator: Accelerator) -> Run:
     """Wire, corpus and step of a config. Reads data from ``data`` (or the environment's data directory)."""
     device = accelerator.device
-    sources = {objective.build().source for objective in config.objectives.values()}
+    made = [objective.build() for objective in config.objectives.values()]
+    sources = {objective.source for objective in made if objective.role == "rows"}
     pairs = read_text(config, data) if "text" in sources else []
     train, dev = read_questions(config, data) if "questions" in sources else ([], [])
     calibration = [passage for passage, _ in pairs[:CALIBRATION]] or [e.context for e in train[:CALIBRATION]]
@@ -93,15 +95,15 @@ def assemble(
     for name in names:
         wire.frozen[name].head()  # read now, or its odd shape would be compiled
     wire.train()
-    text_rows = sum(getattr(o.config, "rows", 1) for o in objectives.values() if o.source == "text")
-    aside = max(1, config.corpus.dev // config.asks)
+    text_rows = sum(
+        getattr(o.config, "rows", 1) for o in objectives.values() if o.role == "rows" and o.source == "text"
+    )
+    aside, passages = max(1, config.corpus.dev // config.asks), config.passages * config.accumulate
     return Run(
         wire=wire,
         step=step,
         names=names,
-        stores={
-            name: batches(stores.get(name), aside if name.startswith("dev") else config.passages) for name in STORES
-        },
+        stores={name: batches(stores.get(name), aside if name.startswith("dev") else passages) for name in STORES},
         rows={"text": text_rows, "questions": config.asks},
         source_tokens=config.corpus.longest,
         read_tokens=int(config.corpus.longest * config.corpus.stretch),

@@ -11,34 +11,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from latentwire.objectives import KeptTeacher, Objective, Rows
+from latentwire.objectives.base import Targets
+from latentwire.objectives.gate import Gates
 from latentwire.receivers import Receiver
-from latentwire.receivers.attention import own_causal
 from latentwire.training.batches import Batch
-from latentwire.types import MODES, Latents, Prefix
+from latentwire.training.judging import first_tokens, row_states, rows_of, token_losses, watched
+from latentwire.training.mixing import with_own_tokens, with_text
+from latentwire.training.sending import sent_losses
+from latentwire.training.work import Work, widen
+from latentwire.types import MODES, Latents
 from latentwire.wire import Wire
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a step computes on. source: the encoder's tensors. read: per receiver ``context`` [B, T] with ``count`` [B],
-    ``rows`` [B, R, T] and ``weight`` [B, R, T], the float weight of each target, 0 where there is none; ``ids`` and
-    ``logs`` where the teacher was kept (see :class:`KeptTeacher`).
-
-    pieces: per objective its name and how many of the R rows are its own. weights: of all objectives at this moment.
-    """
-
-    source: dict[str, Tensor]
-    read: dict[str, dict[str, Tensor]]
-    pieces: tuple[tuple[str, int], ...]
-    weights: tuple[tuple[str, float], ...]
 
 
 class Step(nn.Module):
@@ -47,12 +35,26 @@ class Step(nn.Module):
     def __init__(self, wire: Wire, objectives: dict[str, Objective], width: int, least: int, train: list[str]) -> None:
         """width: tokens of a row. least: a receiver gets at least so many slots, masked ones behind the others, so that
         most draws have one shape.
-        train: the links that take part."""
+        train: the links that take part. UserError: an objective does not go with one of them."""
         super().__init__()
         self.wire, self.objectives, self.width, self.least, self.train_links = wire, objectives, width, least, train
+        heads = {name: nn.ModuleDict(self.fitted(name)) for name in train}
+        self.heads = nn.ModuleDict({name: own for name, own in heads.items() if len(own)}).to(wire.device)
+        self.gates = Gates(objectives).to(wire.device)
         self.fast_losses: Any = token_losses
         self.fixed = False
         """Judge every token of every row, targets or not: more arithmetic, but one shape for all steps."""
+
+    def fitted(self, name: str) -> dict[str, nn.Module]:
+        """What objectives train beside link ``name``, each that brings something of its own."""
+        link, receiver = self.wire.links[name], self.wire.get_receiver(name)
+        width = link.config.injection.slot_width(receiver.geometry)  # ty: ignore[not-callable]
+        found = {key: objective.fit(link, width, receiver) for key, objective in self.objectives.items()}
+        return {key: own for key, own in found.items() if own is not None}
+
+    def own(self) -> nn.ModuleDict:
+        """What training keeps beside the wire: the objectives' modules and the state of gated weights."""
+        return nn.ModuleDict({"heads": self.heads, "gates": self.gates})
 
     def forward(
         self,
@@ -67,11 +69,18 @@ class Step(nn.Module):
         """source: ``"text"`` or ``"questions"``, which objectives take part. progress: share of training done."""
         return self.losses(self.cut(batch, source, progress, generator), ratio, slots, mode)
 
-    def cut(self, batch: Batch, source: str, progress: float, generator: torch.Generator) -> Work:
-        """Draw the rows of a step."""
+    def cut(
+        self,
+        batch: Batch,
+        source: str,
+        progress: float,
+        generator: torch.Generator,
+        factors: dict[str, float] | None = None,
+    ) -> Work:
+        """Draw the rows of a step, for the receivers of the batch. factors: on the weights of objectives, by name."""
         read: dict[str, dict[str, Tensor]] = {}
         pieces: list[tuple[str, int]] = []
-        for name in self.train_links:
+        for name in (name for name in self.train_links if name in batch.read):
             passages = batch.read[name]
             found: list[tuple[str, Rows]] = []
             for key, objective in self.objectives.items():
@@ -85,10 +94,21 @@ class Step(nn.Module):
                 "rows": torch.cat([rows.ids_BRT for _, rows in found], 1),
                 "weight": torch.cat([rows.weights_BRT for _, rows in found], 1),
             }
-            if (kept := passages.teacher) and all(rows.ids_BRT is passages.questions_BRT for _, rows in found):
+            kept = passages.teacher
+            if kept is not None and all(rows.ids_BRT is passages.questions_BRT for _, rows in found):
                 read[name] |= {key: torch.cat([x] * len(found), 1) for key, x in vars(kept).items()}
-        weights = tuple((key, objective.config.weight.at(progress)) for key, objective in self.objectives.items())
-        return Work(batch.source, read, tuple(pieces), weights)
+        by = factors or {}
+        weights = {key: each.config.weight.at(progress) * by.get(key, 1.0) for key, each in self.objectives.items()}
+        # rows stand there whatever they weigh; what else weighs nothing, or belongs to other steps, costs nothing
+        active = tuple(
+            key
+            for key, each in self.objectives.items()
+            if each.source in (None, source) and (weights[key] or each.role == "rows")
+        )
+        # tensors, so that a recorded step may be replayed with other weights; not waited for
+        told = torch.tensor([*(weights[key] for key in active), progress])
+        told = told.to(next(iter(read.values()))["rows"].device, non_blocking=True)
+        return Work(batch.source, read, tuple(pieces), active, self.gates(active, told[:-1]), told[-1])
 
     def losses(
         self, work: Work, ratio: int, slots: int | None = None, mode: str = MODES[0]
@@ -97,53 +117,88 @@ class Step(nn.Module):
         latents = widen(self.wire.encoder(work.source, ratio), -(-self.least // (slots or 1)))
         total = torch.zeros((), device=latents.z_BMD.device)
         metrics: dict[str, Tensor] = {}
-        for name in self.train_links:
+        for name in work.read:
             loss, parts = self.one_receiver(name, work, latents, slots, mode)
             total = total + loss
             if (own := self.wire.links[name].adapter.penalty()) is not None:  # ty: ignore[not-callable]
                 total = total + own
             metrics |= {f"{name}/{key}": value for key, value in parts.items()}
-        return total / len(self.train_links), metrics
+        return total / len(work.read), metrics
+
+    def judges(self, work: Work) -> dict[str, Objective]:
+        """The objectives that judge the targets of this step's rows."""
+        return {key: self.objectives[key] for key in work.active if self.objectives[key].role == "judge"}
+
+    def few(self, work: Work) -> int:
+        """How many passages of the work the teacher reads as well: the most that a judge asks for. They stand in random
+        order, so the first ones are as good a part as any."""
+        return math.ceil(max([judge.taught for judge in self.judges(work).values()], default=0.0) * work.passages)
 
     def one_receiver(
         self, name: str, work: Work, latents: Latents, slots: int | None, mode: str
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of one receiver: the weighted objectives over its rows."""
-        receiver, read, weights = self.wire.get_receiver(name), work.read[name], dict(work.weights)
-        judges = [(key, judge) for key, judge in self.objectives.items() if judge.source is None and weights[key]]
-        ids_BRT = read["rows"]
-        # the passages of a batch stand in random order: the first ones are as good a part as any
-        few = math.ceil(max([judge.taught for _, judge in judges], default=0.0) * len(ids_BRT))
+        """Loss of one receiver: the weighted objectives over its rows and its passages."""
+        receiver, read = self.wire.get_receiver(name), work.read[name]
+        weights = dict(zip(work.active, work.weight_N.unbind(), strict=True))
+        judges, few = self.judges(work), self.few(work)
+        sending = [key for key in work.active if self.objectives[key].role == "passage"]
+        ids_BRT = fed_BRT = read["rows"]
+        seen: list[tuple[Tensor, Tensor]] | None = [] if sending else None
+        prefix = self.wire.prefix(name, latents, mode, slots, seen)
+        if "instead" in read or "beside" in read:
+            prefix = with_text(receiver, prefix, read)
+        if "own" in read:
+            with torch.no_grad():
+                fed_BRT = with_own_tokens(receiver, row_states(receiver, prefix, ids_BRT), ids_BRT, read["own"])
+        layers = tuple(sorted({layer for judge in judges.values() for layer in judge.layers(receiver)}))
+        teacher_kept: dict[int, Tensor] = {}
         teacher: Tensor | KeptTeacher | None = None
         if few and "logs" in read:
             teacher = KeptTeacher(read["ids"][:few], read["logs"][:few])
         elif few:
-            teacher = self.teacher(receiver, read["context"][:few], read["count"][:few], ids_BRT[:few])[:, :, :-1]
-        student_h = row_states(receiver, self.wire.prefix(name, latents, mode, slots), ids_BRT)
+            text = read["context"][:few], read["count"][:few]
+            teacher = self.teacher(receiver, *text, fed_BRT[:few], layers, teacher_kept)[:, :, :-1]
+        kept: dict[int, Tensor] = {}
+        student_h = row_states(receiver, watched(prefix, layers, kept), fed_BRT)
         # targets are predicted by the token before them; a row's first token is never a target
         weight_BRT = read["weight"][..., 1:]
-        ce_BRT, kl_BRT, right_BRT = self.judge(receiver, student_h, ids_BRT, weight_BRT, teacher, few)
+        by_logits = {key: judge for key, judge in judges.items() if not judge.layers(receiver)}
+        told = teacher if any(judge.taught for judge in by_logits.values()) else None
+        ce_BRT, right_BRT, judged = self.judge(receiver, student_h, ids_BRT, weight_BRT, told, by_logits)
+        for key, judge in judges.items():
+            if not (inside := judge.layers(receiver)):
+                continue
+            sides = [[rows_of(states[layer], ids_BRT.shape) for layer in inside] for states in (kept, teacher_kept)]
+            judged[key] = judge.inside([h[:few] for h in sides[0]], sides[1])
         loss = torch.zeros((), device=ids_BRT.device)
         parts: dict[str, Tensor] = {}
         start = 0
-        for key, count in work.pieces:
+        for number, (key, count) in enumerate(work.pieces):
+            alone, *judged_by = read["scale"][number].unbind() if "scale" in read else [1.0] * (1 + len(judges))
             rows = slice(start, start + count)
             start += count
-            objective, share = self.objectives[key], weight_BRT[:, rows]
-            ce, kl = ce_BRT[:, rows], None if kl_BRT is None else kl_BRT[:, rows]
+            share, ce = weight_BRT[:, rows], ce_BRT[:, rows]
             # the figure is of targets with full weight, so that it means the same whatever else is learnt from
             whole = (share >= 1).float()
-            targets = whole.sum().clamp_min(1)
-            each = objective.loss(ce, kl)
-            loss = loss + weights[key] * (each * share).sum() / targets
-            parts[key] = ((each * whole).sum() / targets).detach()
+            targets = whole.sum().clamp_min(1) / alone
+            loss = loss + weights[key] * (ce * share).sum() / targets
+            parts[key] = ((ce * whole).sum() / targets).detach()
             parts[f"{key}/right"] = ((right_BRT[:, rows] * whole).sum() / targets).detach()
-            for label, judge in judges:
-                extra, some = judge.loss(ce[:few], kl), whole[:few].sum().clamp_min(1)
-                loss = loss + weights[key] * weights[label] * (extra * share[:few]).sum() / some
-                parts[f"{key}/{label}"] = ((extra * whole[:few]).sum() / some).detach()
+            of = Targets(ce.detach(), share, work.progress)
+            for (label, judge), by in zip(judges.items(), judged_by, strict=True):
+                extra = judged[label][:, rows]
+                part = judge.share(of)[: len(extra)]
+                whole = (part >= 1).float()
+                some = whole.sum().clamp_min(1) / by
+                loss = loss + weights[key] * weights[label] * (extra * part).sum() / some
+                parts[f"{key}/{label}"] = ((extra * whole).sum() / some).detach()
+        if seen:
+            own = dict(self.heads[name].items()) if name in self.heads else {}  # ty: ignore[not-callable]
+            asked = {key: (self.objectives[key], weights[key], own.get(key)) for key in sending}
+            more, figures = sent_losses(self.wire, name, latents, seen[0], read, asked)
+            loss, parts = loss + more, parts | figures
         if any(self.objectives[key].source == "questions" for key, _ in work.pieces):
-            parts["distinct"] = first_tokens(receiver, student_h, read["weight"] >= 1)
+            parts |= first_tokens(receiver, student_h, ids_BRT, read["weight"] >= 1)
         return loss, parts
 
     def judge(
@@ -153,85 +208,42 @@ class Step(nn.Module):
         ids_BRT: Tensor,
         weight_BRT: Tensor,
         teacher: Tensor | KeptTeacher | None,
-        few: int,
-    ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """:func:`token_losses` of every target, [B, R, T - 1] each (the teacher's of the ``few`` passages it read)."""
+        judges: dict[str, Objective],
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """:func:`token_losses` of every target, [B, R, T - 1] each (the teacher's of as many passages as it read)."""
         labels, shape = ids_BRT[..., 1:], weight_BRT.shape
-        student, taught = student_h[:, :, :-1], (few, *shape[1:])
+        student, measures = student_h[:, :, :-1], tuple(judge.measure for judge in judges.values())
         if self.fixed:
             given = _each(teacher, lambda x: x.flatten(0, 2))
-            ce, kl, right = self.fast_losses(receiver, student.flatten(0, 2), labels.flatten(), given)
-            return ce.reshape(shape), None if kl is None else kl.reshape(taught), right.reshape(shape)
+            ce, right, found = self.fast_losses(receiver, student.flatten(0, 2), labels.flatten(), given, measures)
+            found = [each.reshape(-1, *shape[1:]) for each in found]
+            return ce.reshape(shape), right.reshape(shape), dict(zip(judges, found, strict=True))
         # targets may be few, and choosing them costs nothing where nothing waits
         picked = weight_BRT > 0
-        some = _each(teacher, lambda x: x[picked[:few]])
-        ce, kl, right = token_losses(receiver, student[picked], labels[picked], some)
+        some = _each(teacher, lambda x: x[picked[: len(x)]])
+        ce, right, found = token_losses(receiver, student[picked], labels[picked], some, measures)
         empty = torch.zeros(shape, dtype=ce.dtype, device=ce.device)
-        if kl is not None:
-            kl = empty[:few].masked_scatter(picked[:few], kl)
-        return empty.masked_scatter(picked, ce), kl, empty.masked_scatter(picked, right)
+        judged = {}
+        for (key, judge), each in zip(judges.items(), found, strict=True):
+            read = shape[0] if teacher is None or not judge.taught else len(teacher)
+            judged[key] = empty[:read].masked_scatter(picked[:read], each)
+        return empty.masked_scatter(picked, ce), empty.masked_scatter(picked, right), judged
 
     @torch.no_grad()
-    def teacher(self, receiver: Receiver, ids_BT: Tensor, count_B: Tensor, ids_BRT: Tensor) -> Tensor:
-        """The same frozen receiver with the passage's text in place of the latents: states [B, R, T, E]."""
+    def teacher(
+        self,
+        receiver: Receiver,
+        ids_BT: Tensor,
+        count_B: Tensor,
+        ids_BRT: Tensor,
+        layers: tuple[int, ...] = (),
+        kept: dict[int, Tensor] | None = None,
+    ) -> Tensor:
+        """The same frozen receiver with the passage's text in place of the latents: states [B, R, T, E]. ``kept``
+        receives those behind each of ``layers``."""
         mask_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device) < count_B[:, None]
         prefix = receiver.read(ids_BT, mask_BT, receiver.head_for(ids_BT.shape[0]))
-        return row_states(receiver, prefix, ids_BRT)
-
-
-def row_states(receiver: Receiver, prefix: Prefix, ids_BRT: Tensor) -> Tensor:
-    """States [B, R, T, E] of rows that share their passage's prefix and do not see one another."""
-    B, R, T = ids_BRT.shape
-    device = ids_BRT.device
-    # padding inside a row needs no mask: it stands behind every target, where causality hides it
-    causal = own_causal(torch.ones(1, T, dtype=torch.bool, device=device))[0]
-    own = torch.block_diag(*[causal.float()] * R).bool()[None]
-    positions = prefix.next_B[:, None, None] + torch.arange(T, device=device).expand(1, R, T)
-    h = receiver.states(ids_BRT.reshape(B, R * T), positions_BT=positions.reshape(B, R * T), own_BTT=own, prefix=prefix)
-    return h.reshape(B, R, T, -1)
-
-
-def token_losses(
-    receiver: Receiver, student_NE: Tensor, labels_N: Tensor, teacher_NE: Tensor | KeptTeacher | None
-) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Per token: cross-entropy, KL from the teacher, and whether the most likely token is right.
-
-    KL is given for the first tokens, as many as the teacher has states for, or was kept for (None without one).
-    """
-    s_NV = receiver.logits(student_NE)
-    s_log = torch.logsumexp(s_NV, -1)
-    ce_N = s_log - s_NV.gather(-1, labels_N[:, None])[:, 0]
-    right_N = (s_NV.argmax(-1) == labels_N).float()
-    if teacher_NE is None:
-        return ce_N, None, right_N
-    if isinstance(teacher_NE, KeptTeacher):
-        few = len(teacher_NE.ids)
-        return ce_N, teacher_NE.divergence(s_NV[:few], s_log[:few]), right_N
-    with torch.no_grad():
-        t_NV = receiver.logits(teacher_NE)
-        t_log = torch.logsumexp(t_NV, -1)
-        p_NV = (t_NV - t_log[:, None]).exp()
-        own_N = (p_NV * t_NV).sum(-1) - t_log
-    few = len(teacher_NE)
-    return ce_N, own_N - (p_NV * s_NV[:few]).sum(-1) + s_log[:few], right_N
-
-
-@torch.no_grad()
-def first_tokens(receiver: Receiver, h_BRTE: Tensor, target_BRT: Tensor) -> Tensor:
-    """Share of the most frequent first answer token among the predictions: near 1 is a collapse."""
-    before_BR = target_BRT.float().argmax(-1) - 1
-    h_NE = h_BRTE.gather(2, before_BR.clamp_min(0)[..., None, None].expand(-1, -1, 1, h_BRTE.shape[-1])).flatten(0, 2)
-    predicted = receiver.logits(h_NE).argmax(-1)
-    seen_V = torch.zeros(receiver.geometry.vocab, device=predicted.device)
-    return seen_V.scatter_add(0, predicted, torch.ones_like(predicted, dtype=seen_V.dtype)).max() / len(predicted)
-
-
-def widen(latents: Latents, count: int) -> Latents:
-    """Latents padded to ``count`` at least, masked."""
-    more = count - latents.mask_BM.shape[1]
-    if more <= 0:
-        return latents
-    return replace(latents, z_BMD=F.pad(latents.z_BMD, (0, 0, 0, more)), mask_BM=F.pad(latents.mask_BM, (0, more)))
+        return row_states(receiver, watched(prefix, layers, {} if kept is None else kept), ids_BRT)
 
 
 def _each(teacher: Tensor | KeptTeacher | None, change: Callable[[Tensor], Tensor]) -> Tensor | KeptTeacher | None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
+from latentwire.training.config import TrainConfig
+from latentwire.training.setup import Run
 from latentwire.wire import Wire
 
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
@@ -28,6 +32,25 @@ def step_flops(wire: Wire, passages: int, source: int, read: int, rows: int, slo
         flops += 2.0 * body(receiver.decoder) * (read + rows) + 2.0 * head * rows
         flops += 4.0 * (body(receiver.decoder) + head) * rows + 6.0 * link * slots
     return flops * passages
+
+
+def speed(run: Run, config: TrainConfig, source: str, seconds: float, peak: float | None) -> dict[str, Any]:
+    """Figures of speed of a step of ``seconds``; ``utilisation`` where the device's ``peak`` is known."""
+    passages = config.passages * config.accumulate
+    behind = run.rows[source] * (config.corpus.row if source == "text" else config.corpus.asked)
+    found = {
+        "step_seconds": round(seconds, 4),
+        "rows_per_second": round(passages * run.rows[source] / seconds, 1),
+        "tokens_per_second": round(passages * (run.source_tokens + behind) / seconds, 1),
+    }
+    if peak:
+        # a step of one receiver, drawn anew each time, costs what a receiver costs on average
+        flops = [
+            step_flops(run.wire, passages, run.source_tokens, run.read_tokens, behind, run.step.least, names)
+            for names in ([run.names] if config.receivers == "all" else [[name] for name in run.names])
+        ]
+        found["utilisation"] = round(sum(flops) / len(flops) / seconds / peak, 4)
+    return found
 
 
 def peak_flops(device: torch.device) -> float | None:

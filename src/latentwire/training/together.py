@@ -37,11 +37,29 @@ class Together:
         if self.world == 1:
             return
         gradients = [p.grad for p in parameters if p.grad is not None]
+        if not gradients:  # a step that nothing is learnt from
+            return
         flat = torch.cat([g.flatten() for g in gradients])
         distributed.all_reduce(flat)
         flat /= self.world
         parts = flat.split([g.numel() for g in gradients])
         torch._foreach_copy_(gradients, [part.view_as(g) for part, g in zip(parts, gradients, strict=True)])
+
+    def same(self, numbers: list[float], device: torch.device) -> list[float]:
+        """The first process's ``numbers``: what is decided by them is then decided alike."""
+        if self.world == 1:
+            return numbers
+        told = torch.tensor(numbers, dtype=torch.float64, device=device)
+        distributed.broadcast(told, 0)
+        return told.tolist()
+
+    @torch.no_grad()
+    def mean(self, figures: Tensor | None) -> Tensor | None:
+        """The mean of ``figures`` over processes (each has drawn the same kind of step); None stays None."""
+        if self.world > 1 and figures is not None:
+            distributed.all_reduce(figures)
+            figures = figures / self.world
+        return figures
 
     def agree(self, number: int, device: torch.device) -> int:
         """The first process's ``number``."""

@@ -1,0 +1,100 @@
+"""What a config of a training run must be, said before anything is loaded."""
+
+from __future__ import annotations
+
+from latentwire.errors import UserError
+from latentwire.objectives.combination import check as check_objectives
+from latentwire.training.config import Draw, TrainConfig
+from latentwire.training.optim import OPTIMIZERS
+from latentwire.training.watch import ACTIONS
+from latentwire.types import MODES
+
+
+def check(config: TrainConfig) -> None:
+    """Refuse what cannot work before anything is loaded."""
+    if not config.objectives:
+        raise UserError("no objectives; name at least one under objectives (for example answer: {type: answer})")
+    check_objectives(config.objectives)
+    if bool(config.steps) == bool(config.minutes):
+        raise UserError("give either steps or minutes, and not both")
+    if config.optimizer not in OPTIMIZERS:
+        raise UserError(f"optimizer is one of {', '.join(OPTIMIZERS)}, not {config.optimizer!r}")
+    if unknown := [name for name in config.links if not config.start and name not in config.wire.links]:
+        raise UserError(f"links names {unknown[0]!r}, wire.links has: {', '.join(config.wire.links)}")
+    if config.join and config.links:
+        raise UserError("links and join exclude each other: what joins is all that learns")
+    if config.join and not config.start:
+        raise UserError("join needs start: the trained wire that the new link joins")
+    _draws(config, config.draws, "draws")
+    _stages(config)
+    _numbers(config)
+    _kept(config)
+
+
+def _draws(config: TrainConfig, draws: list[Draw], where: str) -> None:
+    known = config.wire.encoder.ratios
+    if odd := [draw.ratio for draw in draws if not config.start and draw.ratio not in known]:
+        made = ", ".join(map(str, known))
+        raise UserError(f"{where} names ratio {odd[0]}, the encoder is made for {made}; add it to wire.encoder.ratios")
+    if any(draw.mode not in MODES for draw in draws):
+        raise UserError(f"the mode of a draw is {' or '.join(MODES)}")
+    if any(draw.mode == "prompt" for draw in draws) and not config.corpus.prompts:
+        raise UserError("a draw of prompt mode needs questions to encode: set corpus.prompts, for example to 80000")
+    if draws and not all(draw.share > 0 for draw in draws):
+        raise UserError("the share of a draw is a number above 0")
+
+
+def _stages(config: TrainConfig) -> None:
+    if not config.stages or config.stages[-1].until < 1.0:
+        raise UserError("the last stage must last until 1.0")
+    ends = [stage.until for stage in config.stages]
+    if ends != sorted(ends):
+        raise UserError(f"stages follow one another, but their until is {', '.join(map(str, ends))}; put them in order")
+    names = [stage.name for stage in config.stages if stage.name]
+    if len(set(names)) < len(names):
+        raise UserError(f"two stages have the same name, of: {', '.join(names)}; a name is a folder of the run")
+    for number, stage in enumerate(config.stages):
+        if "/" in stage.name or stage.name.startswith("."):
+            raise UserError(f"the name of a stage is that of a folder, not {stage.name!r}")
+        if stage.score and not stage.name:
+            raise UserError(f"stages.{number} has a score but no name; its answers go to stages/NAME of the run")
+        if stage.rate < 0:
+            raise UserError(f"stages.{number}.rate is a factor on the learning rates, 0 or more, not {stage.rate}")
+        if unknown := [name for name in stage.weights if name not in config.objectives]:
+            known = ", ".join(config.objectives)
+            raise UserError(f"stages.{number}.weights names {unknown[0]!r}; there are the objectives: {known}")
+        _draws(config, stage.draws, f"stages.{number}.draws")
+
+
+def _numbers(config: TrainConfig) -> None:
+    if config.receivers not in ("all", "sampled"):
+        raise UserError(f"receivers is all or sampled, not {config.receivers!r}; links says which ones take part")
+    if config.on_collapse not in ACTIONS:
+        raise UserError(f"on_collapse is one of {', '.join(ACTIONS)}, not {config.on_collapse!r}")
+    for name in ("accumulate", "keep"):
+        if getattr(config, name) < 1:
+            raise UserError(f"{name} is a number from 1, not {getattr(config, name)}")
+    for name in ("every", "gradients"):
+        if getattr(config.diagnostics, name) < 0:
+            raise UserError(f"diagnostics.{name} is 0 or more, not {getattr(config.diagnostics, name)}")
+    if config.watch.patience < 1:
+        raise UserError(f"watch.patience is a number of looks from 1, not {config.watch.patience}")
+    text, own = config.text_warmup, config.own_tokens
+    shares = {
+        "text_warmup.share": text.share, "text_warmup.tail": text.tail, "text_warmup.until": text.until,
+        "own_tokens.share": own.share, "own_tokens.begin": own.begin, "own_tokens.end": own.end,
+    }  # fmt: skip
+    for name, value in shares.items():
+        if not 0 <= value <= 1:
+            raise UserError(f"{name} is a share from 0 to 1, not {value}")
+    if own.share and own.begin >= own.end:
+        raise UserError(f"own_tokens.end ({own.end}) must lie behind own_tokens.begin ({own.begin})")
+
+
+def _kept(config: TrainConfig) -> None:
+    kept = [name for name, objective in config.objectives.items() if objective.build().cache]
+    if kept and config.own_tokens.share:
+        raise UserError(
+            f"objectives.{kept[0]}.cache keeps what the teacher makes of true answers, and own_tokens has it read the "
+            "receiver's own; leave one of them out"
+        )

@@ -1,0 +1,94 @@
+"""Reading rows on top of a prefix, and what is read off the states: by the logits, and inside the receiver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from latentwire.objectives.base import KeptTeacher, Said
+from latentwire.receivers import Receiver
+from latentwire.receivers.attention import own_causal
+from latentwire.types import LayerBlock, Prefix
+
+
+def row_states(receiver: Receiver, prefix: Prefix, ids_BRT: Tensor) -> Tensor:
+    """States [B, R, T, E] of rows that share their passage's prefix and do not see one another."""
+    B, R, T = ids_BRT.shape
+    device = ids_BRT.device
+    # padding inside a row needs no mask: it stands behind every target, where causality hides it
+    causal = own_causal(torch.ones(1, T, dtype=torch.bool, device=device))[0]
+    own = torch.block_diag(*[causal.float()] * R).bool()[None]
+    positions = prefix.next_B[:, None, None] + torch.arange(T, device=device).expand(1, R, T)
+    h = receiver.states(ids_BRT.reshape(B, R * T), positions_BT=positions.reshape(B, R * T), own_BTT=own, prefix=prefix)
+    return h.reshape(B, R, T, -1)
+
+
+def watched(prefix: Prefix, layers: tuple[int, ...], kept: dict[int, Tensor]) -> Prefix:
+    """The same prefix, and ``kept`` receives the states behind each of ``layers`` of whatever is read on top of it."""
+    k_BHMK, v_BHMK = prefix.kv[0]
+
+    def keeping(layer: int) -> LayerBlock:
+        def act(h_BTE: Tensor, *_: Tensor) -> Tensor:
+            kept[layer] = h_BTE
+            return h_BTE
+
+        return LayerBlock(layer, act, k_BHMK, v_BHMK, prefix.mask_BM)
+
+    return replace(prefix, blocks=(*prefix.blocks, *map(keeping, layers))) if layers else prefix
+
+
+def rows_of(h_BTE: Tensor, shape: torch.Size) -> Tensor:
+    """What a layer gave of rows packed into one sequence: [B, R, T - 1, E] of those in front of a token to predict.
+    shape: B or more, R, T."""
+    return h_BTE.unflatten(1, shape[1:])[:, :, :-1]
+
+
+def token_losses(
+    receiver: Receiver,
+    student_NE: Tensor,
+    labels_N: Tensor,
+    teacher: Tensor | KeptTeacher | None,
+    measures: tuple[Callable[[Said], Tensor], ...] = (),
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Per token: cross-entropy, whether the most likely token is right, and what objectives ``measures`` ask of the
+    logits. The teacher has states [N', E] for the first tokens, or was kept for them (None without one)."""
+    s_NV = receiver.logits(student_NE)
+    s_log = torch.logsumexp(s_NV, -1)
+    ce_N = s_log - s_NV.gather(-1, labels_N[:, None])[:, 0]
+    right_N = (s_NV.argmax(-1) == labels_N).float()
+    t_NV, kept = None, teacher if isinstance(teacher, KeptTeacher) else None
+    if isinstance(teacher, Tensor):
+        with torch.no_grad():
+            t_NV = receiver.logits(teacher)
+    said = Said(s_NV, s_log, labels_N, ce_N, t_NV, kept)
+    return ce_N, right_N, [measure(said) for measure in measures]
+
+
+@torch.no_grad()
+def first_answers(receiver: Receiver, h_BRTE: Tensor, ids_BRT: Tensor, target_BRT: Tensor) -> tuple[Tensor, Tensor]:
+    """Float logits [N, V] of the first target of every row, N = B * R, and the right tokens [N]."""
+    first_BR1 = target_BRT.float().argmax(-1, keepdim=True)
+    before_BR = (first_BR1[..., 0] - 1).clamp_min(0)
+    h_NE = h_BRTE.gather(2, before_BR[..., None, None].expand(-1, -1, 1, h_BRTE.shape[-1])).flatten(0, 2)
+    return receiver.logits(h_NE), ids_BRT.gather(2, first_BR1).flatten()
+
+
+@torch.no_grad()
+def first_tokens(receiver: Receiver, h_BRTE: Tensor, ids_BRT: Tensor, target_BRT: Tensor) -> dict[str, Tensor]:
+    """The predicted first answer tokens of a step: ``distinct``, the share of the most frequent one (near 1 is a
+    collapse); ``token``, its id; ``variety``, kinds of predicted tokens per kind of right ones."""
+    logits_NV, right_N = first_answers(receiver, h_BRTE, ids_BRT, target_BRT)
+    predicted_N = logits_NV.argmax(-1)
+    seen_V = torch.zeros(receiver.geometry.vocab, device=predicted_N.device)
+    ones_N = torch.ones_like(predicted_N, dtype=seen_V.dtype)
+    kinds = (seen_V.scatter(0, right_N, ones_N) > 0).sum()
+    seen_V = seen_V.scatter_add(0, predicted_N, ones_N)
+    top = seen_V.max(0)
+    return {
+        "distinct": top.values / len(predicted_N),
+        "token": top.indices.float(),
+        "variety": (seen_V > 0).sum() / kinds,
+    }

@@ -1,0 +1,40 @@
+"""What objectives of role ``passage`` say of a step: they look at what is sent to a receiver, not at rows it reads."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from latentwire.objectives import Objective
+from latentwire.objectives.base import Sent
+from latentwire.types import Latents
+from latentwire.wire import Wire
+
+
+def sent_losses(
+    wire: Wire,
+    name: str,
+    latents: Latents,
+    slots: tuple[Tensor, Tensor],
+    read: dict[str, Tensor],
+    asked: dict[str, tuple[Objective, Tensor, nn.Module | None]],
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Weighted loss [] of receiver ``name``, and the figures to log.
+
+    slots: the link's [B, S, E] and their mask [B, S]. read: the receiver's ``context`` [B, T] and ``count`` [B].
+    asked: by name, each objective with its weight [] and what it trains beside the link (None: nothing).
+    UserError: an objective compares passages, and there are too few.
+    """
+    link, receiver = wire.links[name], wire.get_receiver(name)
+    loss = torch.zeros((), device=latents.z_BMD.device)
+    parts: dict[str, Tensor] = {}
+    # distances and covariances of a few vectors: worth their full precision
+    with torch.autocast(loss.device.type, enabled=False):
+        vectors = link.injection.vectors(slots[0].float())  # ty: ignore[not-callable]
+        sent = Sent(latents, vectors, slots[1], read["context"], read["count"], receiver, link)
+        for key, (objective, weight, own) in asked.items():
+            each, figures = objective.passage(sent, own)
+            loss = loss + weight * each
+            parts[key] = each.detach()
+            parts |= {f"{key}/{label}": value for label, value in figures.items()}
+    return loss, parts
