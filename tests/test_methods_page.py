@@ -33,7 +33,7 @@ def test_every_objective_is_in_its_own_table_with_its_role():
 
 
 def test_every_schedule_has_a_line_and_the_example_can_be_trained_with():
-    section = PAGE.partition("A weight follows a schedule")[2]
+    section = PAGE.partition("A weight follows a schedule")[2].partition("\n## ")[0]
     assert re.findall(r"^\| `([a-z]+)` \|", section.replace("| `kind` |", ""), re.MULTILINE) == list(KINDS)
     example = yaml.safe_load(section.partition("```yaml")[2].partition("```")[0])
     check({name: decode(ObjectiveConfig, tree) for name, tree in example["objectives"].items()})

@@ -76,8 +76,8 @@ def read(start: str, name: str) -> tuple[LinkConfig, str, dict[str, Tensor]]:
 def check(config: LinkConfig, earlier: LinkConfig, name: str) -> None:
     """UserError unless both links are of one make and read one layout; where their weights came from may differ."""
     ours, theirs = encode(config), encode(earlier)
-    for part in ("adapter", "injection", "prompt"):
-        here, there = ours[part], theirs[part]
+    for part in ("adapter", "injection", "prompt", "lora"):
+        here, there = ours[part] or {}, theirs[part] or {}
         if here != there:
             keys = [key for key in here | there if here.get(key) != there.get(key)]
             told = ", ".join(f"{key} {here.get(key)!r} (there {there.get(key)!r})" for key in keys)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from latentwire.injections import InjectionConfig
 from latentwire.injections.kv_prefix import KVPrefixConfig
 from latentwire.prompt import PromptConfig
 from latentwire.receivers import Receiver
+from latentwire.receivers.lora import LoRAConfig
 from latentwire.types import Latents, Prefix
 
 RESERVE = 128
@@ -26,6 +27,8 @@ class LinkConfig:
 
     start: a trained wire (directory, hub id or ``sandbox``) whose link of the same name, receiver and config gives a
     new link its first weights. freeze: these weights stay as they are while the rest of a new wire trains.
+    lora: low-rank additions to the receiver where it reads on top of latents (needs the extra ``lora``); None: it stays
+    as it is.
     """
 
     receiver: str = ""
@@ -34,10 +37,14 @@ class LinkConfig:
     prompt: PromptConfig = field(default_factory=PromptConfig)
     start: str = ""
     freeze: bool = False
+    lora: LoRAConfig | None = None
 
 
 class Link(nn.Module):
-    """Adapter and injection of one receiver. ``fertility``: receiver tokens per encoder token, measured on text."""
+    """Adapter, injection and perhaps LoRA of one receiver.
+
+    ``fertility``: receiver tokens per encoder token, measured on text.
+    """
 
     fertility: Tensor
 
@@ -46,6 +53,7 @@ class Link(nn.Module):
         self.config = config
         self.adapter = config.adapter.build(d_z, config.injection.slot_width(receiver.geometry))
         self.injection = config.injection.build(receiver.geometry)
+        self.lora = config.lora.build(receiver) if config.lora else None
         self.register_buffer("fertility", torch.ones(()))
 
     def calibrate(self, receiver: Receiver, texts: list[str], source_tokens: int) -> None:
@@ -53,6 +61,14 @@ class Link(nn.Module):
         self.adapter.calibrate(receiver, texts)
         self.injection.calibrate(receiver, texts)
         self.fertility.fill_(sum(map(len, receiver.prompt.context_ids(texts))) / source_tokens)
+
+    def by_rate(self) -> dict[float, list[nn.Parameter]]:
+        """What the link learns, by its learning rate as a share of the links'."""
+        apart = {} if self.lora is None else {id(p): self.lora.config.rate for p in self.lora.parameters()}
+        groups: dict[float, list[nn.Parameter]] = {}
+        for parameter in self.parameters():
+            groups.setdefault(apart.get(id(parameter), 1.0), []).append(parameter)
+        return groups
 
     def slots(self, asked: int | None = None) -> int:
         """Slots for each latent: what was asked for, or the link's first. UserError: it was not made for that many."""
@@ -92,4 +108,5 @@ class Link(nn.Module):
         mask_BS = latents.mask_BM.repeat_interleave(slots, 1)
         if seen is not None:
             seen.append((slots_BSE, mask_BS))
-        return self.injection(slots_BSE, mask_BS, positions_BS, next_B, receiver)
+        prefix = self.injection(slots_BSE, mask_BS, positions_BS, next_B, receiver)
+        return replace(prefix, lora=self.lora is not None)

@@ -102,13 +102,14 @@ class Prefix:
 
     kv: per layer ``(k_BHMK, v_BHMK)``, keys after RoPE. mask_BM: bool, False where padded. next_B: int64, the position
     of the token that follows. blocks: what else acts on whatever is read on top, however much has been read since;
-    mostly nothing.
+    mostly nothing. lora: whether the receiver's low-rank additions act on it too (see ``receivers/lora.py``).
     """
 
     kv: list[tuple[Tensor, Tensor]]
     mask_BM: Tensor
     next_B: Tensor
     blocks: tuple[LayerBlock, ...] = ()
+    lora: bool = False
 
     @property
     def count_B(self) -> Tensor:
@@ -131,7 +132,7 @@ class Prefix:
 
         kv = [(torch.cat([a, c], 2), torch.cat([b, d], 2)) for (a, b), (c, d) in zip(self.kv, other.kv, strict=True)]
         mask_BM = torch.cat([self.mask_BM, other.mask_BM], 1)
-        return Prefix(kv, mask_BM, other.next_B, self.blocks + other.blocks)
+        return Prefix(kv, mask_BM, other.next_B, self.blocks + other.blocks, self.lora or other.lora)
 
     def grown(self, kv: list[tuple[Tensor, Tensor]], mask_BT: Tensor, next_B: Tensor) -> Prefix:
         """This prefix once more tokens have been read on top of it. kv: joined with theirs. mask_BT: which of them are
@@ -140,13 +141,14 @@ class Prefix:
 
         B = mask_BT.shape[0]
         mask_BM = torch.cat([self.mask_BM.expand(B, -1), mask_BT], 1)
-        return Prefix(kv, mask_BM, next_B, tuple(b.each(lambda x: x.expand(B, *x.shape[1:])) for b in self.blocks))
+        blocks = tuple(b.each(lambda x: x.expand(B, *x.shape[1:])) for b in self.blocks)
+        return Prefix(kv, mask_BM, next_B, blocks, self.lora)
 
     def take(self, index_N: Tensor) -> Prefix:
         """Rows ``index_N`` (int64 [N]): a passage's prefix repeated for each of its questions."""
         kv = [(k[index_N], v[index_N]) for k, v in self.kv]
         blocks = tuple(block.each(lambda x: x[index_N]) for block in self.blocks)
-        return Prefix(kv, self.mask_BM[index_N], self.next_B[index_N], blocks)
+        return Prefix(kv, self.mask_BM[index_N], self.next_B[index_N], blocks, self.lora)
 
 
 @dataclass(frozen=True)

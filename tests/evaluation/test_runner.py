@@ -103,7 +103,7 @@ def test_text_is_what_plain_transformers_say(tiny_readers, wires, tmp_path, cond
     assert row["first_token"] == right / len(EXAMPLES)
 
 
-def test_defect_3_neighbours_in_a_batch_change_nothing(tiny_wire, results, monkeypatch):
+def test_defect_03_neighbours_in_a_batch_change_nothing(tiny_wire, results, monkeypatch):
     alone = evaluate(tiny_wire, EXAMPLES, ratios=(4, 8), bits=(16, 4), batch_size=1, progress=False)
     monkeypatch.setattr("latentwire.evaluation.measure.most_positions", lambda receiver: 700)
     few = evaluate(tiny_wire, EXAMPLES, ratios=(4, 8), bits=(16, 4), progress=False)
@@ -114,7 +114,7 @@ def test_defect_3_neighbours_in_a_batch_change_nothing(tiny_wire, results, monke
                 assert mine[name] == (pytest.approx(its[name], abs=2e-4) if its[name] else its[name]), (mine, name)
 
 
-def test_defect_4_a_text_beyond_the_window_is_cut_before_the_question(tiny_wire, tmp_path):
+def test_defect_04_a_text_beyond_the_window_is_cut_before_the_question(tiny_wire, tmp_path):
     long = [dataclasses.replace(EXAMPLES[0], context=CONTEXTS[0] * 12), EXAMPLES[2]]
     results = run(tiny_wire, long, "text", "latents", receivers=["llama"])
     text, latents = find(results, "text"), find(results, "latents", ratio=4, bits=16)
@@ -132,7 +132,7 @@ def test_defect_4_a_text_beyond_the_window_is_cut_before_the_question(tiny_wire,
     assert latents["kv_positions"] == sum(len(p.z_MD) for p in packets) / 2 > 60
 
 
-def test_defect_5_gold_answers_reach_no_model(tiny_wire, tmp_path):
+def test_defect_05_gold_answers_reach_no_model(tiny_wire, tmp_path):
     other = [dataclasses.replace(e, answers=("a much longer answer than it was " * 9,)) for e in EXAMPLES]
     for condition in ("text", "latents"):
         one = said(tiny_wire, EXAMPLES, condition, tmp_path / condition / "a")
@@ -140,14 +140,14 @@ def test_defect_5_gold_answers_reach_no_model(tiny_wire, tmp_path):
         assert [line["prediction"] for line in one] == [line["prediction"] for line in two]
 
 
-def test_defect_6_padding_does_not_reach_latents(tiny_wire):
+def test_defect_06_padding_does_not_reach_latents(tiny_wire):
     together = tiny_wire.encode_latents(list(CONTEXTS), 4)
     for place, text in enumerate(CONTEXTS):
         alone = tiny_wire.encode_latents([text], 4)
         torch.testing.assert_close(together.z_BMD[place, together.mask_BM[place]], alone.z_BMD[0], atol=1e-4, rtol=1e-4)
 
 
-def test_defect_9_links_do_not_touch_the_text_conditions(tiny_wire, results):
+def test_defect_09_links_do_not_touch_the_text_conditions(tiny_wire, results):
     before = {name: tensor.clone() for name, tensor in tiny_wire.links.state_dict().items()}
     try:
         with torch.no_grad():

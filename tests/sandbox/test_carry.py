@@ -11,6 +11,7 @@ from conftest import WORDS
 from latentwire.encoders.lm import LMEncoderConfig
 from latentwire.errors import UserError
 from latentwire.link import LinkConfig
+from latentwire.receivers.lora import LoRAConfig
 from latentwire.sandbox import carry as module
 from latentwire.sandbox.carry import carry
 from latentwire.wire import Wire, WireConfig
@@ -18,10 +19,10 @@ from latentwire.wire import Wire, WireConfig
 TEXTS = [WORDS[i : i + 150] for i in range(0, 90, 3)]
 
 
-def wire(readers, name, **encoder) -> Wire:
+def wire(readers, name, lora=None, **encoder) -> Wire:
     torch.manual_seed(0)
     config = LMEncoderConfig(**{"d_z": 16, "ratios": (4, 8), "window": 64, "init": str(readers["llama"]), **encoder})
-    return Wire.create(WireConfig(config, {name: LinkConfig(receiver=str(readers[name]))}), TEXTS).eval()
+    return Wire.create(WireConfig(config, {name: LinkConfig(receiver=str(readers[name]), lora=lora)}), TEXTS).eval()
 
 
 def turned(old: Wire, readers) -> Wire:
@@ -55,3 +56,18 @@ def test_a_link_reads_the_same_in_turned_coordinates(tiny_readers, monkeypatch):
 def test_encoders_without_a_common_ratio_are_refused(tiny_readers):
     with pytest.raises(UserError, match="no ratio in common"):
         carry(wire(tiny_readers, "gpt2"), wire(tiny_readers, "llama", ratios=(3,)), "gpt2", TEXTS)
+
+
+@torch.no_grad()
+def test_lora_of_a_link_is_carried_over_with_it(tiny_readers, monkeypatch):
+    pytest.importorskip("peft", reason="the extra `lora` is not installed")
+    monkeypatch.setattr(module, "RIDGE", 1e-4)
+    old = wire(tiny_readers, "qwen2", lora=LoRAConfig(layers=1, rank=2))
+    for parameter in old.links["qwen2"].lora.parameters():
+        parameter.normal_(generator=torch.Generator().manual_seed(1))
+    new = wire(tiny_readers, "llama")
+    carry(old, new, "qwen2", TEXTS)
+    one, other = (w.receiver("qwen2").generate(w.encode([WORDS], ratio=4)[0], "Who?") for w in (old, new))
+    assert one == other
+    switched = {id(p) for layer in new.get_receiver("qwen2").lora.layers for p in layer.parameters()}
+    assert {id(p) for p in new.links["qwen2"].lora.parameters()} <= switched

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,8 @@ class ByteEncoderConfig(EncoderConfig):
     and that are each such link's own; a group has ``shared + private * len(receivers)``, and with ``fixed`` the number
     of latents is a multiple of that (shared 16, private 8 and two receivers: 32 latents in one group).
     """
+
+    chars: ClassVar[float] = 1.0
 
     ratios: tuple[int, ...] = (16,)
     window: int = 1024

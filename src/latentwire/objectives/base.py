@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -22,12 +22,38 @@ from latentwire.types import Latents
 
 
 @dataclass(frozen=True)
+class KeptTeacher:
+    """What the teacher says of each token but the first of question rows, computed earlier (``training/teacher.py``).
+
+    ids [B, R, T - 1, K]: its likeliest tokens. logs [B, R, T - 1, K + 1]: their log-probabilities, then that of all
+    other tokens together. Leading sizes may be flattened to one.
+    """
+
+    ids: Tensor
+    logs: Tensor
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> KeptTeacher:
+        """The same with both tensors changed (rows taken, flattened)."""
+        return KeptTeacher(change(self.ids), change(self.logs))
+
+    def divergence(self, logits_NV: Tensor, log_sum_N: Tensor) -> Tensor:
+        """KL(teacher || student) over K + 1 outcomes, in nats [N]; ``log_sum_N``: logsumexp of the student's logits."""
+        ids_NK, logs_NK = self.ids.long(), self.logs
+        rest_N = logits_NV.scatter(-1, ids_NK, float("-inf")).logsumexp(-1)
+        student_NK = torch.cat([logits_NV.gather(-1, ids_NK), rest_N[:, None]], -1) - log_sum_N[:, None]
+        return (logs_NK.exp() * (logs_NK - student_NK)).sum(-1)
+
+
+@dataclass(frozen=True)
 class Passages:
     """A batch of passages as one receiver sees them, on the training device.
 
     ids_BT, count_B: the passage's tokens. next_BT, next_count_B: the text that follows it. questions_BRT, asks_BR,
     length_BR: question rows (question, anchor, answer, end) where targets begin at ``asks`` and end before ``length``.
-    newline: id of the line break that opens a recall.
+    newline: id of the line break that opens a recall. teacher: of the question rows, where it was kept.
     """
 
     ids_BT: Tensor
@@ -38,6 +64,7 @@ class Passages:
     questions_BRT: Tensor | None = None
     asks_BR: Tensor | None = None
     length_BR: Tensor | None = None
+    teacher: KeptTeacher | None = None
 
 
 @dataclass(frozen=True)
@@ -59,13 +86,15 @@ class Rows:
 class Said(NamedTuple):
     """What is said of N target tokens. student_NV: logits with the latents, float. log_N: their logarithms' norm
     (``logsumexp``). labels_N: int64, the tokens themselves. ce_N: cross-entropy, nats. teacher_NV: logits of the same
-    receiver with the text, of the first tokens, as many as it has read; None where no objective asks for a teacher."""
+    receiver with the text, of the first tokens, as many as it has read; None where no objective asks for a teacher, or
+    where ``kept`` stands for them, of as many tokens."""
 
     student_NV: Tensor
     log_N: Tensor
     labels_N: Tensor
     ce_N: Tensor
     teacher_NV: Tensor | None
+    kept: KeptTeacher | None = None
 
 
 @dataclass(frozen=True)
@@ -134,7 +163,8 @@ class Objective:
 
     role: ``rows``, ``judge`` or ``passage``. source: which steps it takes part in, ``"text"`` or ``"questions"``; None:
     both. taught: share of a step's passages that the teacher must have read as well. cosine: it gives a figure
-    ``cosine`` that a gated weight may wait for. least: passages that it needs at once.
+    ``cosine`` that a gated weight may wait for. least: passages that it needs at once. cache, top: where what the
+    teacher makes of question rows is kept (``""``: nowhere), and how many tokens of its vocabulary are.
     """
 
     role = "rows"
@@ -142,6 +172,8 @@ class Objective:
     taught = 0.0
     cosine = False
     least = 1
+    cache = ""
+    top = 0
 
     def __init__(self, config: Any) -> None:
         self.config = config

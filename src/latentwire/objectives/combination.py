@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from latentwire.errors import UserError
-from latentwire.objectives.base import ObjectiveConfig
+from latentwire.objectives.base import Objective, ObjectiveConfig
 
 
 def check(configs: dict[str, ObjectiveConfig]) -> None:
@@ -21,6 +21,7 @@ def check(configs: dict[str, ObjectiveConfig]) -> None:
                 f"objective {key!r} judges rows of {each.source}, and no objective has any; name one beside it "
                 f"({'answer' if each.source == 'questions' else 'continuation, recall or reconstruction'})"
             )
+        _check_kept(key, each, made)
         weight = each.config.weight
         if weight.kind != "gated":
             continue
@@ -36,3 +37,17 @@ def check(configs: dict[str, ObjectiveConfig]) -> None:
             )
         if weight.after == key:
             raise UserError(f"the weight of {key!r} is gated on itself and would never open")
+
+
+def _check_kept(key: str, each: Objective, made: dict[str, Objective]) -> None:
+    """What is kept of the teacher saves its reading only if it is all that is asked of it."""
+    if not each.cache:
+        return
+    for other, judge in made.items():
+        if judge.taught and not judge.cache and judge.source in (None, "questions"):
+            raise UserError(
+                f"{key!r} has a cache of the teacher, but {other!r} needs the teacher itself to read the same rows of "
+                f"questions; leave {key}.cache out"
+            )
+        if judge.cache and (judge.cache, judge.top) != (each.cache, each.top):
+            raise UserError(f"{key!r} and {other!r} share the kept teacher; give both the same cache and top")

@@ -6,6 +6,8 @@ context's for each of them, and that is most of a decoding step's time.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -66,7 +68,7 @@ def generate(
             rows = [rows[place] for place in keep_N.tolist()]
             going, chosen_B = [True] * len(rows), chosen_B[keep_N]
             room = [(k[keep_N], v[keep_N]) for k, v in room]
-            prefix = Prefix([], prefix.mask_BM, prefix.next_B, prefix.blocks).take(keep_N)
+            prefix = replace(prefix, kv=[]).take(keep_N)
         step_ids = chosen_B[:, None]
         step_mask = torch.ones_like(step_ids, dtype=torch.bool)
     return Generated([text.strip() for text in receiver.tokenizer.batch_decode(out, skip_special_tokens=True)], out)
@@ -89,4 +91,4 @@ def held(prefix: Prefix, room: list[tuple[Tensor, Tensor]]) -> Prefix:
     """The prefix as the beginning of its room."""
     M = prefix.mask_BM.shape[1]
     kv = [(k[:, :, :M], v[:, :, :M]) for k, v in room]
-    return Prefix(kv, prefix.mask_BM, prefix.next_B, prefix.blocks)
+    return replace(prefix, kv=kv)

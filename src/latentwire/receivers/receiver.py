@@ -12,6 +12,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from latentwire.prompt import Prompt, PromptConfig
 from latentwire.receivers.attention import NAME, additive, own_causal, route_prefix, with_prefix
 from latentwire.receivers.geometry import Geometry
+from latentwire.receivers.lora import Switch, frozen_weights
 from latentwire.types import Prefix
 
 
@@ -26,6 +27,7 @@ class Receiver:
         model.config._attn_implementation = NAME
         self.decoder = model.get_decoder()
         self.layers = route_prefix(self.decoder)
+        self.lora = Switch()
         self.geometry = Geometry.of(model)
         self.prompt = Prompt(prompt or PromptConfig(), tokenizer)
         self._head: Prefix | None = None
@@ -72,14 +74,15 @@ class Receiver:
             extra["room"] = room
         if prefix is not None and prefix.blocks:
             extra["blocks"] = prefix.blocks
-        out = self.decoder(
-            input_ids=ids_BT,
-            inputs_embeds=embeds_BTE,
-            attention_mask=additive(mask_B1TS, self.model, self.dtype),
-            position_ids=positions_BT,
-            use_cache=False,
-            **extra,
-        )
+        with self.lora.set(prefix is not None and prefix.lora):
+            out = self.decoder(
+                input_ids=ids_BT,
+                inputs_embeds=embeds_BTE,
+                attention_mask=additive(mask_B1TS, self.model, self.dtype),
+                position_ids=positions_BT,
+                use_cache=False,
+                **extra,
+            )
         return out.last_hidden_state
 
     def read(
@@ -173,7 +176,7 @@ class Receiver:
     def fingerprint(self) -> str:
         """Sixteen hex digits over shape and weights (as bfloat16: the same for a copy loaded in another precision)."""
         digest = hashlib.sha256(repr(sorted(vars(self.geometry).items())).encode())
-        for name, tensor in sorted(self.model.state_dict().items()):
+        for name, tensor in sorted(frozen_weights(self.model).items()):
             digest.update(f"{name}{tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().to("cpu", torch.bfloat16).contiguous().view(torch.uint8).numpy())
         return digest.hexdigest()[:16]

@@ -47,6 +47,9 @@ def carry(old: Wire, new: Wire, name: str, texts: list[str], batch: int = 50) ->
     first.stand_behind(map_DD)
     # where the old link once started from may be gone
     new.join(name, replace(old.settings.links[name], start="", freeze=False), texts[:kept])
+    if link.lora is not None:  # the new wire has loaded the receiver anew
+        new.links[name].lora.load_state_dict(link.lora.state_dict())
+        link.lora = new.links[name].lora
     new.links[name] = link
     return 1 - float(missed)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from latentwire.objectives import Passages
 from latentwire.training.store import Store
+from latentwire.training.teacher import Kept
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,10 @@ class Batch:
 
 
 class Batches:
-    """A store on the device. Each epoch is a new permutation; a passage's questions are drawn with replacement."""
+    """A store on the device. Each epoch is a new permutation; a passage's questions are drawn with replacement.
+
+    kept: by receiver, what its teacher makes of all questions, where that was computed beforehand.
+    """
 
     def __init__(self, store: Store, newline: dict[str, int], size: int, asks: int, device: torch.device) -> None:
         self.count, self.newline, self.asks, self.device = store.size, newline, asks, device
@@ -32,6 +36,7 @@ class Batches:
         }
         self.first = None if store.first is None else torch.from_numpy(store.first).to(device)
         self.many = None if store.many is None else torch.from_numpy(store.many).to(device)
+        self.kept: dict[str, Kept] = {}
         self._epoch: tuple[int, Tensor] | None = None
 
     def draw(self, number: int, seed: int, generator: torch.Generator) -> Batch:
@@ -55,7 +60,7 @@ class Batches:
 
     def _passages(self, name: str, index_B: Tensor, question_BR: Tensor | None) -> Passages:
         a = self.read[name]
-        behind, asked = "next" in a, question_BR is not None
+        behind, asked, kept = "next" in a, question_BR is not None, self.kept.get(name)
         return Passages(
             ids_BT=a["ids"][index_B].long(),
             count_B=a["count"][index_B].long(),
@@ -65,4 +70,5 @@ class Batches:
             questions_BRT=a["questions"][question_BR].long() if asked else None,
             asks_BR=a["asks"][question_BR].long() if asked else None,
             length_BR=a["length"][question_BR].long() if asked else None,
+            teacher=None if kept is None or question_BR is None else kept.of(question_BR, a["questions"].shape[1]),
         )

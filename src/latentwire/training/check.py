@@ -31,6 +31,7 @@ def check(config: TrainConfig) -> None:
     _draws(config, config.draws, "draws")
     _stages(config)
     _numbers(config)
+    _kept(config)
 
 
 def _draws(config: TrainConfig, draws: list[Draw], where: str) -> None:
@@ -91,3 +92,12 @@ def _numbers(config: TrainConfig) -> None:
             raise UserError(f"{name} is a share from 0 to 1, not {value}")
     if own.share and own.begin >= own.end:
         raise UserError(f"own_tokens.end ({own.end}) must lie behind own_tokens.begin ({own.begin})")
+
+
+def _kept(config: TrainConfig) -> None:
+    kept = [name for name, objective in config.objectives.items() if objective.build().cache]
+    if kept and config.own_tokens.share:
+        raise UserError(
+            f"objectives.{kept[0]}.cache keeps what the teacher makes of true answers, and own_tokens has it read the "
+            "receiver's own; leave one of them out"
+        )

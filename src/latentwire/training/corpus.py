@@ -30,15 +30,20 @@ log = logging.getLogger(__name__)
 CHARS_PER_TOKEN = 4.3  # a first guess for cutting; what turns out too long is left out
 
 
-def cut_windows(articles: Iterable[str], config: CorpusConfig, seed: int) -> list[tuple[str, str]]:
-    """(passage, what follows) pairs cut from articles at word boundaries, of random lengths."""
+def cut_windows(
+    articles: Iterable[str], config: CorpusConfig, seed: int, chars: float = CHARS_PER_TOKEN
+) -> list[tuple[str, str]]:
+    """(passage, what follows) pairs cut from articles at word boundaries, of random lengths.
+
+    chars: characters of an encoder's token, or of whatever else it counts in.
+    """
     rng = np.random.default_rng(seed)
     behind = int(config.row * CHARS_PER_TOKEN * 1.6)
     pairs: list[tuple[str, str]] = []
     for text in articles:
         start = 0
-        while len(text) - start > config.shortest * CHARS_PER_TOKEN + behind:
-            length = int(rng.integers(config.shortest, int(config.longest * 0.97) + 1) * CHARS_PER_TOKEN)
+        while len(text) - start > config.shortest * chars + behind:
+            length = int(rng.integers(config.shortest, int(config.longest * 0.97) + 1) * chars)
             end = text.find(" ", start + length)
             if end < 0 or len(text) - end < behind:
                 break

@@ -40,8 +40,8 @@ class Diagnostics:
         return bool(self.config.every) and step % self.config.every == 0
 
     def features(self) -> dict[str, Tensor]:
-        """Norm of the gradient that is in the parameters now, of the encoder, of each link's adapter and injection,
-        and of what each objective trains; on the device."""
+        """Norm of the gradient that is in the parameters now, of the encoder, of each link's adapter, injection and
+        LoRA, and of what each objective trains; on the device."""
         by_feature: dict[str, list[Tensor]] = {}
         for name, p in self.parameters.items():
             if p.grad is not None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from latentwire.objectives.base import Said
+from latentwire.objectives.base import KeptTeacher, Said
 from latentwire.receivers import Receiver
 from latentwire.receivers.attention import own_causal
 from latentwire.types import LayerBlock, Prefix
@@ -50,20 +50,20 @@ def token_losses(
     receiver: Receiver,
     student_NE: Tensor,
     labels_N: Tensor,
-    teacher_NE: Tensor | None,
+    teacher: Tensor | KeptTeacher | None,
     measures: tuple[Callable[[Said], Tensor], ...] = (),
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Per token: cross-entropy, whether the most likely token is right, and what objectives ``measures`` ask of the
-    logits. The teacher has states for the first tokens (None without one)."""
+    logits. The teacher has states [N', E] for the first tokens, or was kept for them (None without one)."""
     s_NV = receiver.logits(student_NE)
     s_log = torch.logsumexp(s_NV, -1)
     ce_N = s_log - s_NV.gather(-1, labels_N[:, None])[:, 0]
     right_N = (s_NV.argmax(-1) == labels_N).float()
-    t_NV = None
-    if teacher_NE is not None:
+    t_NV, kept = None, teacher if isinstance(teacher, KeptTeacher) else None
+    if isinstance(teacher, Tensor):
         with torch.no_grad():
-            t_NV = receiver.logits(teacher_NE)
-    said = Said(s_NV, s_log, labels_N, ce_N, t_NV)
+            t_NV = receiver.logits(teacher)
+    said = Said(s_NV, s_log, labels_N, ce_N, t_NV, kept)
     return ce_N, right_N, [measure(said) for measure in measures]
 
 

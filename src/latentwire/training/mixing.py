@@ -55,7 +55,9 @@ def with_text(receiver: Receiver, prefix: Prefix, read: dict[str, Tensor]) -> Pr
         kept_BM = kept_BM & (of_head | ~chosen_B[:, None])
         blocks = tuple(replace(block, mask_BM=block.mask_BM & ~chosen_B[:, None]) for block in blocks)
     mask_BM = torch.cat([kept_BM, text.mask_BM[:, start:] & chosen_B[:, None]], 1)
-    return Prefix(kv, mask_BM, torch.where(chosen_B, text.next_B, prefix.next_B), blocks)
+    next_B = torch.where(chosen_B, text.next_B, prefix.next_B)
+    # LoRA of the link stays on: it is one of the things that may learn from text too
+    return replace(prefix, kv=kv, mask_BM=mask_BM, next_B=next_B, blocks=blocks)
 
 
 @torch.no_grad()

@@ -23,6 +23,7 @@ from latentwire.training.corpus import cut_windows, made_questions, question_sto
 from latentwire.training.judging import token_losses
 from latentwire.training.step import Step
 from latentwire.training.store import Store, cached
+from latentwire.training.teacher import keep
 from latentwire.types import MODES, Example
 from latentwire.wire import Wire
 
@@ -73,6 +74,8 @@ def prepare(config: TrainConfig, data: str | None, accelerator: Accelerator) -> 
     with accelerator.main_process_first():  # the others find its stores, where there is a cache
         stores = tokenise(config, wire, prompts, pairs, train, dev)
     run = assemble(config, wire, names, stores, device)
+    with accelerator.main_process_first():
+        keep_teachers(config, run, stores, accelerator)
     run.aside = dev
     return run
 
@@ -108,6 +111,26 @@ def assemble(
     )
 
 
+def keep_teachers(config: TrainConfig, run: Run, stores: dict[str, Store | None], accelerator: Accelerator) -> None:
+    """Let questions carry what their teacher makes of them, where an objective says that this is to be kept."""
+    judge = next((judge for judge in run.step.objectives.values() if judge.cache), None)
+    own = [objective for objective in run.step.objectives.values() if objective.source == "questions"]
+    for name in ("questions", "prompt") if judge else ():
+        batches, store = run.stores[name], stores.get(name)
+        if batches is None or store is None:
+            continue
+        one = batches.at(torch.zeros(1, dtype=torch.long, device=batches.device), torch.zeros(1, 1).to(batches.device))
+        for reader in run.names:
+            passages = one.read[reader]
+            generator = torch.Generator(batches.device).manual_seed(0)
+            rows = [found for objective in own if (found := objective.cut(passages, run.step.width, generator))]
+            begin = int(passages.asks_BR.min())
+            question = any(bool(found.target_BRT[..., :begin].any()) for found in rows)
+            kept = keep(run.wire.frozen[reader], store, run.step.teacher, judge.cache, judge.top, question,
+                        asks=config.asks, autocast=accelerator.autocast)  # fmt: skip
+            batches.kept[reader] = kept.to(batches.device)
+
+
 def make_wire(config: TrainConfig, texts: list[str], device: torch.device) -> tuple[Wire, list[str]]:
     """The wire to train and the names of the links that learn."""
     if not config.start:
@@ -133,7 +156,7 @@ def make_wire(config: TrainConfig, texts: list[str], device: torch.device) -> tu
 def read_text(config: TrainConfig, data: str | None) -> list[tuple[str, str]]:
     """Passages of plain text and what follows them."""
     where = Path(config.corpus.text) if config.corpus.text else data_dir(data)
-    return cut_windows(iter_articles(where), config.corpus, config.seed)
+    return cut_windows(iter_articles(where), config.corpus, config.seed, config.wire.encoder.chars)
 
 
 def read_questions(config: TrainConfig, data: str | None) -> tuple[list[Example], list[Example]]:

@@ -24,8 +24,13 @@ class Learning:
     def __init__(self, wire: Wire, heads: nn.ModuleDict, names: list[str], stages: list[Stage]) -> None:
         every = {name: p for name, p in wire.named_parameters() if p.requires_grad}
         links = tuple(f"links.{name}." for name in names)
+        by_rate: dict[float, list[nn.Parameter]] = {}  # as a share of the links'
+        for name in names:
+            for share, parameters in wire.links[name].by_rate().items():  # ty: ignore[not-callable]
+                by_rate.setdefault(share, []).extend(parameters)
         # what objectives train beside a link learns at its rate
-        self.links = [p for name in names for p in wire.links[name].parameters()] + list(heads.parameters())
+        by_rate.setdefault(1.0, []).extend(heads.parameters())
+        self.by_rate = by_rate
         self.encoder = [p for name, p in every.items() if name.startswith("encoder.")]
         self.named = {name: p for name, p in every.items() if name.startswith(("encoder.", *links))}
         for name, p in heads.named_parameters():
@@ -38,14 +43,15 @@ class Learning:
     @property
     def parameters(self) -> list[nn.Parameter]:
         """What the optimiser knows: links with what stands beside them, then the encoder."""
-        return self.links + self.encoder
+        return [p for parameters in self.by_rate.values() for p in parameters] + self.encoder
 
     def groups(self, step: nn.Module, rate: float, encoder_rate: float, muon: bool) -> list[dict]:
-        """The optimiser's groups: links and encoder have rates of their own, and matrices may go to Muon. step: what
-        all parameters lie in."""
+        """The optimiser's groups: links, their LoRA and the encoder have rates of their own, and matrices may go to
+        Muon. step: what all parameters lie in."""
         flat = matrices(step.modules()) if muon else set()
         groups = []
-        for parameters, peak in ((self.links, rate), (self.encoder, encoder_rate)):
+        links = [(parameters, rate * share) for share, parameters in self.by_rate.items()]
+        for parameters, peak in (*links, (self.encoder, encoder_rate)):
             for by_muon in (False, True):
                 chosen = [p for p in parameters if (id(p) in flat) == by_muon]
                 if chosen:
@@ -85,8 +91,8 @@ class Learning:
 
 
 def feature(name: str) -> str:
-    """The part of a run that a parameter belongs to: ``encoder``, a link's ``links.llama.adapter``, or what an
-    objective trains, ``objectives.gist``."""
+    """The part of a run that a parameter belongs to: ``encoder``, a link's ``links.llama.adapter`` or
+    ``links.llama.lora``, or what an objective trains, ``objectives.gist``."""
     parts = name.split(".")
     return ".".join(parts[: {"links": 3, "objectives": 2}.get(parts[0], 1)])
 

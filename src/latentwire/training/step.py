@@ -10,12 +10,13 @@ the device or depends on what is drawn, so that it can be recorded once and repl
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from latentwire.objectives import Objective, Rows
+from latentwire.objectives import KeptTeacher, Objective, Rows
 from latentwire.objectives.base import Targets
 from latentwire.objectives.gate import Gates
 from latentwire.receivers import Receiver
@@ -93,6 +94,9 @@ class Step(nn.Module):
                 "rows": torch.cat([rows.ids_BRT for _, rows in found], 1),
                 "weight": torch.cat([rows.weights_BRT for _, rows in found], 1),
             }
+            kept = passages.teacher
+            if kept is not None and all(rows.ids_BRT is passages.questions_BRT for _, rows in found):
+                read[name] |= {key: torch.cat([x] * len(found), 1) for key, x in vars(kept).items()}
         by = factors or {}
         weights = {key: each.config.weight.at(progress) * by.get(key, 1.0) for key, each in self.objectives.items()}
         # rows stand there whatever they weigh; what else weighs nothing, or belongs to other steps, costs nothing
@@ -148,16 +152,18 @@ class Step(nn.Module):
                 fed_BRT = with_own_tokens(receiver, row_states(receiver, prefix, ids_BRT), ids_BRT, read["own"])
         layers = tuple(sorted({layer for judge in judges.values() for layer in judge.layers(receiver)}))
         teacher_kept: dict[int, Tensor] = {}
-        teacher_h = None
-        if few:
+        teacher: Tensor | KeptTeacher | None = None
+        if few and "logs" in read:
+            teacher = KeptTeacher(read["ids"][:few], read["logs"][:few])
+        elif few:
             text = read["context"][:few], read["count"][:few]
-            teacher_h = self.teacher(receiver, *text, fed_BRT[:few], layers, teacher_kept)
+            teacher = self.teacher(receiver, *text, fed_BRT[:few], layers, teacher_kept)[:, :, :-1]
         kept: dict[int, Tensor] = {}
         student_h = row_states(receiver, watched(prefix, layers, kept), fed_BRT)
         # targets are predicted by the token before them; a row's first token is never a target
         weight_BRT = read["weight"][..., 1:]
         by_logits = {key: judge for key, judge in judges.items() if not judge.layers(receiver)}
-        told = teacher_h if any(judge.taught for judge in by_logits.values()) else None
+        told = teacher if any(judge.taught for judge in by_logits.values()) else None
         ce_BRT, right_BRT, judged = self.judge(receiver, student_h, ids_BRT, weight_BRT, told, by_logits)
         for key, judge in judges.items():
             if not (inside := judge.layers(receiver)):
@@ -201,26 +207,25 @@ class Step(nn.Module):
         student_h: Tensor,
         ids_BRT: Tensor,
         weight_BRT: Tensor,
-        teacher_h: Tensor | None,
+        teacher: Tensor | KeptTeacher | None,
         judges: dict[str, Objective],
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """:func:`token_losses` of every target, [B, R, T - 1] each (the teacher's of as many passages as it read)."""
         labels, shape = ids_BRT[..., 1:], weight_BRT.shape
-        measures = tuple(judge.measure for judge in judges.values())
+        student, measures = student_h[:, :, :-1], tuple(judge.measure for judge in judges.values())
         if self.fixed:
-            ce, right, found = self.fast_losses(
-                receiver, _flat(student_h), labels.flatten(), _flat(teacher_h), measures
-            )
+            given = _each(teacher, lambda x: x.flatten(0, 2))
+            ce, right, found = self.fast_losses(receiver, student.flatten(0, 2), labels.flatten(), given, measures)
             found = [each.reshape(-1, *shape[1:]) for each in found]
             return ce.reshape(shape), right.reshape(shape), dict(zip(judges, found, strict=True))
         # targets may be few, and choosing them costs nothing where nothing waits
         picked = weight_BRT > 0
-        some = None if teacher_h is None else teacher_h[:, :, :-1][picked[: len(teacher_h)]]
-        ce, right, found = token_losses(receiver, student_h[:, :, :-1][picked], labels[picked], some, measures)
+        some = _each(teacher, lambda x: x[picked[: len(x)]])
+        ce, right, found = token_losses(receiver, student[picked], labels[picked], some, measures)
         empty = torch.zeros(shape, dtype=ce.dtype, device=ce.device)
         judged = {}
         for (key, judge), each in zip(judges.items(), found, strict=True):
-            read = shape[0] if teacher_h is None or not judge.taught else len(teacher_h)
+            read = shape[0] if teacher is None or not judge.taught else len(teacher)
             judged[key] = empty[:read].masked_scatter(picked[:read], each)
         return empty.masked_scatter(picked, ce), empty.masked_scatter(picked, right), judged
 
@@ -241,5 +246,5 @@ class Step(nn.Module):
         return row_states(receiver, watched(prefix, layers, {} if kept is None else kept), ids_BRT)
 
 
-def _flat(h: Tensor | None) -> Tensor | None:
-    return None if h is None else h[:, :, :-1].flatten(0, 2)
+def _each(teacher: Tensor | KeptTeacher | None, change: Callable[[Tensor], Tensor]) -> Tensor | KeptTeacher | None:
+    return teacher.each(change) if isinstance(teacher, KeptTeacher) else None if teacher is None else change(teacher)

@@ -13,7 +13,8 @@ from latentwire.types import Latents
 @dataclass(frozen=True)
 class Work:
     """What a step computes on. source: the encoder's tensors. read: per receiver ``context`` [B, T] with ``count`` [B],
-    ``rows`` [B, R, T] and ``weight`` [B, R, T], the float weight of each target, 0 where there is none. Where a step
+    ``rows`` [B, R, T] and ``weight`` [B, R, T], the float weight of each target, 0 where there is none; ``ids`` and
+    ``logs`` where the teacher was kept (see :class:`~latentwire.objectives.KeptTeacher`). Where a step
     mixes (see ``mixing.py``), ``instead`` or ``beside`` [B] and ``own`` [B, R, T]; in a part of a step (see
     ``pieces.py``), ``scale`` [pieces, 1 + judges], what its means over targets count for: those of the rows' own
     objective, then those of each active judge.

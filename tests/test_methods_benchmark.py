@@ -1,0 +1,124 @@
+"""``benchmarks/methods.py``: every method takes part, a finished run is kept, the table holds what was found."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from latentwire.encoders import EncoderConfig
+from latentwire.errors import UserError
+from latentwire.injections import InjectionConfig
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def script(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("methods")
+
+
+def test_every_method_takes_part_and_is_given_the_same_budget(script, tmp_path):
+    given = script.arguments(["--out", str(tmp_path), "--steps", "7", "--set", "byte.width=64"])
+    jobs = [job for _, job in script.jobs(given)]
+    pairs = [(job["encoder"], job["injection"]) for job in jobs]
+    assert len(pairs) == len(set(pairs))
+    assert {e for e, i in pairs if i == "kv-prefix"} == {e for e, i in pairs if i == "soft-tokens"}
+    assert {e for e, _ in pairs} == set(EncoderConfig.known())
+    assert {i for e, i in pairs if e == "lm"} == set(InjectionConfig.known())
+    assert {job["config"]["steps"] for job in jobs} == {7}
+    assert [job["references"] for job in jobs] == [True] + [False] * (len(jobs) - 1)
+    byte = next(job["config"] for job in jobs if job["encoder"] == "byte")
+    assert byte["wire"]["encoder"] == {
+        "type": "byte", "width": 64, "d_z": 256, "ratios": [16], "window": 1024,
+    }  # fmt: skip
+    assert byte["corpus"]["longest"] == 1024, "as long a text as for an encoder that counts in tokens"
+    with pytest.raises(UserError, match="no run 'lm'"):
+        script.selected(list(script.jobs(given)), ["lm"])
+
+
+def here(script):
+    """Do the work of a run's process in this one: starting three takes most of the time."""
+
+    def run(command, **_):
+        assert command[:2] == [sys.executable, script.__file__]
+        return SimpleNamespace(returncode=script.main(command[2:]))
+
+    return run
+
+
+def test_a_smoke_run_measures_two_methods_and_is_not_repeated(script, tiny_readers, tmp_path, monkeypatch, capsys):
+    readers = [f"{name}={tiny_readers[name]}" for name in ("llama", "qwen2")]
+    asked = ["--smoke", "--out", str(tmp_path), "--only", "lm+kv-prefix", "byte+soft-tokens", "--reader", *readers]
+    monkeypatch.setattr(script.subprocess, "run", here(script))
+    assert script.main(asked) == 0
+    printed = capsys.readouterr().out
+    found = json.loads((tmp_path / "methods.json").read_text())
+    assert {(run["encoder"], run["injection"]) for run in found["runs"]} == {
+        ("lm", "kv-prefix"),
+        ("byte", "soft-tokens"),
+    }
+    for run in found["runs"]:
+        assert run["steps"] == 2
+        assert [(row["receiver"], row["condition"]) for row in run["rows"]] == [
+            ("llama", "latents"),
+            ("qwen2", "latents"),
+        ]
+        assert all(row["f1_ci"][0] <= row["f1"] <= row["f1_ci"][1] for row in run["rows"])
+    given = [(row["receiver"], row["condition"]) for row in found["references"]]
+    assert sorted(given) == [(name, condition) for name in ("llama", "qwen2") for condition in ("none", "text")]
+    assert found["versions"]["torch"] and found["device"] == ["cpu"] and found["n"] == [4] and not found["failed"]
+    assert "`byte`" in printed and "| full text |" in printed
+    again = script.arguments(asked)
+    script.smoke(again)
+    monkeypatch.setattr(script.subprocess, "run", lambda *_, **__: pytest.fail("a finished run was repeated"))
+    chosen = script.selected(list(script.jobs(again)), again.only)
+    assert [script.run_one(folder, job) for folder, job in chosen] == [None, None]
+    whole = script.gathered(list(script.jobs(again)), {}, again)
+    assert whole["runs"] == found["runs"], "what was measured earlier stays in the file"
+
+
+def test_a_run_that_fails_is_told_without_the_paths_of_a_machine(script, tmp_path, monkeypatch):
+    def fail(command, stdout, **_):
+        stdout.write("Traceback\nOSError: there is no file /somewhere/deep/weights.bin here\n")
+        return SimpleNamespace(returncode=1)
+
+    monkeypatch.setattr(script.subprocess, "run", fail)
+    why = script.run_one(tmp_path / "run", {"encoder": "lm"})
+    assert why == "OSError: there is no file … here"
+
+
+def row(receiver: str, f1: float, condition: str = "latents") -> dict:
+    return {"receiver": receiver, "condition": condition, "f1": f1, "f1_ci": [f1 - 0.02, f1 + 0.02],
+            "retention": 0.5, "kv_positions": 40.0}  # fmt: skip
+
+
+def test_the_table_has_the_best_first_and_the_losers_too(script, tmp_path):
+    runs = [
+        {"encoder": name, "injection": "kv-prefix", "steps": 1500, "parameters": {"encoder": 2e6, "link": 1e6},
+         "rows": [row("llama", f1), row("qwen2", f1 / 2)]}
+        for name, f1 in (("worst", 0.011), ("best", 0.333))
+    ]  # fmt: skip
+    found = {"budget": {"minutes": None}, "ratio": 4, "n": [500], "seed": 3, "device": ["a GPU"], "runs": runs,
+             "references": [row("llama", 0.555, "text"), row("llama", 0.044, "none")],
+             "failed": {"broken+kv-prefix": "UserError: no"}}  # fmt: skip
+    (tmp_path / "methods.json").write_text(json.dumps(found))
+    page = "# Page\n\n<!-- methods:begin methods.json -->\nold\n<!-- methods:end -->\n\nafter\n"
+    filled = script.fill(page, tmp_path)
+    assert filled.endswith("after\n") and "old" not in filled
+    places = [filled.index(text) for text in ("0.555", "0.044", "`best`", "0.333 (0.313–0.353)", "`worst`", "`broken`")]
+    assert places == sorted(places)
+    assert "3.0 M" in filled and "failed: UserError: no" in filled and "500 questions kept aside, 4×" in filled
+    assert script.fill(filled, tmp_path) == filled
+    assert script.fill(filled.replace("0.333", "0.433"), tmp_path) == filled
+
+
+def test_the_page_holds_what_the_file_holds(script):
+    page = (BENCHMARKS.parent / "docs" / "methods.md").read_text(encoding="utf-8")
+    assert "<!-- methods:begin methods.json -->" in page
+    assert script.fill(page) == page, "run python benchmarks/methods.py --table"
