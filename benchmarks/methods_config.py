@@ -70,7 +70,7 @@ def config(encoder: str, injection: str, given: argparse.Namespace) -> dict[str,
         "links": {name: {"receiver": where, **link} for name, where in given.readers.items()},
     }
     tree |= {"draws": [], "seed": given.seed, "minutes": given.minutes or 0, "steps": given.steps or 0, "graphs": False}
-    tree["corpus"] |= {"longest": longest, "shortest": 128, "stretch": 1.25} | given.corpus
+    tree["corpus"] |= {"longest": longest, "shortest": 128, "stretch": 1.25, "prompts": 0} | given.corpus
     for key in ("longest", "shortest", "stretch"):  # all in the encoder's units
         tree["corpus"][key] *= 1 / unit if key == "stretch" else unit
     tree["corpus"]["cache"] = str(given.out / "cache")
