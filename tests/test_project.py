@@ -22,6 +22,7 @@ LEVELS = [
     {"encoders", "adapters", "injections", "objectives", "packets"},
     {"link"},
     {"reading", "earlier"},
+    {"saved"},
     {"wire"},
     {"conditions"},
     {"evaluation"},

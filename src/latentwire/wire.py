@@ -3,38 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import ModelHubMixin, snapshot_download
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from latentwire import __version__
-from latentwire.config import decode, encode
-from latentwire.earlier import CONFIG, WEIGHTS, take_up
-from latentwire.encoders import EncoderConfig
+from latentwire.earlier import CONFIG, take_up
 from latentwire.encoders.lm import LMEncoderConfig
 from latentwire.errors import UserError
 from latentwire.link import Link, LinkConfig
 from latentwire.packets import Packet
 from latentwire.reading import Reading
 from latentwire.receivers import Receiver, load_receiver
+from latentwire.saved import WireConfig, read, write
 from latentwire.shipped import resolve
 from latentwire.types import MODES, Latents, Prefix
-
-
-@dataclass
-class WireConfig:
-    """Everything that shapes a wire: the encoder all receivers share, and a link by receiver name."""
-
-    encoder: EncoderConfig = field(default_factory=LMEncoderConfig)
-    links: dict[str, LinkConfig] = field(default_factory=dict)
 
 
 class Wire(nn.Module, ModelHubMixin, library_name="latentwire", tags=["prompt-compression", "latents"]):
@@ -201,19 +188,8 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire", tags=["prompt-co
         self.calibrate(name, texts)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        directory = Path(save_directory)
-        directory.mkdir(parents=True, exist_ok=True)
         self._fingerprint = None
-        self.encoder.save_assets(directory / "encoder")
-        tree = {
-            "latentwire": __version__,
-            "wire": encode(replace(self.settings, links={name: self.settings.links[name] for name in self.frozen})),
-            "readers": {name: receiver.fingerprint() for name, receiver in self.frozen.items()},
-            "encoder_fingerprint": self.fingerprint.hex(),
-        }
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        save_file(state, directory / WEIGHTS, metadata={"format": "pt"})
-        (directory / CONFIG).write_text(json.dumps(tree, indent=2, ensure_ascii=False) + "\n")
+        write(self, Path(save_directory))
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path = "sandbox", **kwargs: Any) -> Wire:
@@ -243,39 +219,11 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire", tags=["prompt-co
     ) -> Wire:
         known = {key: hub[key] for key in ("revision", "cache_dir", "force_download", "local_files_only", "token")}
         directory = Path(model_id) if Path(model_id).is_dir() else Path(snapshot_download(model_id, **known))
-        try:
-            tree = json.loads((directory / CONFIG).read_text())
-            settings = decode(WireConfig, tree["wire"])
-            state = load_file(directory / WEIGHTS)
-        except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as error:
-            raise UserError(f"{directory} holds no whole wire: {error}") from None
-        names = list(settings.links) if receivers is None else list(receivers)
-        left_out = set(without)
-        names = [name for name in names if name not in left_out]
-        if unknown := [name for name in names if name not in settings.links]:
-            raise UserError(f"this wire has no receiver {unknown[0]!r}; it has: {', '.join(settings.links)}")
-        frozen = {}
-        for name in names:
-            link = settings.links[name]
-            where = resolve((paths or {}).get(name, link.receiver))
-            frozen[name] = load_receiver(where, name, prompt=link.prompt, device=device)
-            if frozen[name].fingerprint() != tree["readers"][name]:
-                raise UserError(
-                    f"receiver {name!r} at {where} is not the model this wire was trained with (fingerprint "
-                    f"{frozen[name].fingerprint()}, expected {tree['readers'][name]}); give the original weights"
-                )
-        wire = cls(settings, frozen, directory / "encoder")
-        absent = tuple(f"links.{name}." for name in settings.links if name not in names)
-        state = {key: value for key, value in state.items() if not key.startswith(absent or "\0")}
-        try:
-            wire.load_state_dict(state, strict=True)
-        except RuntimeError as error:
-            raise UserError(
-                f"weights in {directory} do not fit its config: {' '.join(str(error).split())[:300]}"
-            ) from None
+        saved = read(directory)
+        names = saved.names(receivers, without)
+        frozen = {name: saved.receiver(name, (paths or {}).get(name), device) for name in names}
+        wire = cls(saved.settings, frozen, directory / "encoder")
+        saved.fill(wire)
         wire.eval().to(device)
-        if wire.fingerprint.hex() != tree["encoder_fingerprint"]:
-            raise UserError(
-                f"the encoder's weights in {directory} are not those its config names; the files are damaged"
-            )
+        saved.check_encoder(wire)
         return wire
