@@ -36,6 +36,7 @@ NEEDS: dict[str, dict[str, Any]] = {
     "byte": {"ratios": [4, 8], "window": 64, "width": 16, "layers": 1, "heads": 2},
     "mlp": {"layers": 1, "head_dim": 8},
     "unfold": {"layers": 1, "head_dim": 8},
+    "hinted": {"inner": {"type": "mlp", "layers": 1, "head_dim": 8}, "styles": 3},
     "kv-prefix": {"multiple": 1.0},
     "kv-column": {"multiple": 0.5},
     "soft-tokens": {"multiple": 1.0},
