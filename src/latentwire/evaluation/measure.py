@@ -137,10 +137,13 @@ def measure(
 
 
 def most_positions(receiver: Receiver) -> int:
-    """Positions whose keys and values a batch may hold: half a gigabyte of them on a CPU, six on a GPU."""
+    """Positions whose keys and values a batch may hold: half a gigabyte of them on a CPU, a sixth of what is free on a
+    GPU (rows are copied for their questions and again for decoding, which leaves half).
+    """
     g = receiver.geometry
     each = 2 * g.layers * g.kv_heads * g.head_dim * receiver.dtype.itemsize
-    return ((6 << 30) if receiver.device.type == "cuda" else (1 << 29)) // each
+    on_gpu = receiver.device.type == "cuda"
+    return (torch.cuda.mem_get_info(receiver.device)[0] // 6 if on_gpu else 1 << 29) // each
 
 
 def read_latents(
