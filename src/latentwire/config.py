@@ -176,7 +176,15 @@ def decode(cls: type[T], tree: Any) -> T:
     try:
         return draccus.decode(cls, tree)
     except (DecodingError, ParsingError, TypeError, ValueError, KeyError) as error:
-        raise UserError(f"config for {cls.__name__}: {' '.join(str(error).split())}") from None
+        raise UserError(f"config for {cls.__name__}: {_told(error)}") from None
+
+
+def _told(error: BaseException) -> str:
+    """What a person needs of an error: where in the config, and what a method itself had to say, if it was one."""
+    words, own = " ".join(str(error).split()), error
+    while own is not None and not isinstance(own, UserError):
+        own = own.__cause__ or own.__context__
+    return words if own is None else f"{words.split(': ')[0]}: {own}"
 
 
 def encode(config: Any) -> Any:

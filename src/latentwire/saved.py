@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -85,6 +87,17 @@ class Saved:
             raise UserError(
                 f"the encoder's weights in {self.directory} are not those its config names; the files are damaged"
             )
+
+
+def settings_of(where: str | Path) -> WireConfig:
+    """What a wire at a directory, hub id or ``sandbox`` is made of; no weights are read. UserError: there is none."""
+    found = resolve(where)
+    try:
+        if not isinstance(found, Path):
+            found = Path(snapshot_download(found, allow_patterns=[CONFIG]))
+        return decode(WireConfig, json.loads((found / CONFIG).read_text())["wire"])
+    except (OSError, KeyError, json.JSONDecodeError, HfHubHTTPError) as error:
+        raise UserError(f"{where} holds no whole wire: {error}") from None
 
 
 def read(directory: Path) -> Saved:

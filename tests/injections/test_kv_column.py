@@ -58,3 +58,6 @@ def test_what_makes_slots_of_the_receivers_own_width_says_so(tiny_readers):
         link.calibrate(receiver, [WORDS], 100)
     with pytest.raises(UserError, match=r"injection\.kv\.width"):
         SoftAndKVConfig(kv=WIDER["kv-prefix"]).build(receiver.geometry)
+    for config in (KVColumnConfig(width=-5), KVPrefixConfig(width=-5)):
+        with pytest.raises(UserError, match="a number of channels, or 0 for the receiver's own, not -5"):
+            config.build(receiver.geometry)

@@ -65,6 +65,15 @@ def test_a_ratio_the_encoder_was_not_made_for_is_refused():
         check(load(ROOT / "configs" / "sandbox" / "wire.yaml", TrainConfig, ["draws=[{ratio: 4}, {ratio: 5}]"]))
 
 
+def test_what_a_method_says_of_its_own_options_is_told_as_it_is():
+    with pytest.raises(UserError) as told:
+        load(ROOT / "configs" / "sandbox" / "wire.yaml", TrainConfig, ["objectives.answer.weight.kind=gated"])
+    assert str(told.value) == (
+        "config for TrainConfig: `objectives.answer.weight`: a gated weight waits for an objective: "
+        "give both kind: gated and after: (its name), or neither"
+    )
+
+
 def test_articles_for_made_questions_are_all_or_every_second():
     with pytest.raises(UserError, match=r"made_lines is one of all, odd, even, not 'third'"):
         check(load(ROOT / "configs" / "sandbox" / "wire.yaml", TrainConfig, ["corpus.made_lines=third"]))

@@ -8,9 +8,13 @@ import math
 import pytest
 import torch
 
-from latentwire.config import decode
+from latentwire.config import decode, load
 from latentwire.encoders import EncoderConfig
+from latentwire.errors import UserError
+from latentwire.saved import WireConfig
+from latentwire.training.config import TrainConfig
 from latentwire.training.run import train
+from latentwire.training.setup import read_text
 from latentwire.wire import Wire
 
 ENCODERS = {
@@ -38,3 +42,27 @@ def test_a_run_leaves_what_is_frozen_as_it_was(tiny_config, tiny_readers, long_b
     assert all(torch.equal(p, fresh[key]) for key, p in frozen.items())
     packet = wire.encode(["Letters were sent from Oslo to Paris, and some came back."], ratio=4)[0]
     assert all(isinstance(wire.receiver(r).generate(packet, "From where?", 4), str) for r in wire.receivers)
+
+
+def test_passages_are_cut_in_the_units_of_the_encoder_that_reads_them(tiny_config, tiny_readers, tmp_path):
+    """Also where the encoder is inside another one, or in the wire that is trained on."""
+    byte = {"type": "byte", "d_z": 16, "ratios": [4], "window": 96, "width": 16, "heads": 2, "layers": 1}
+    inside = {"type": "refined", "d_z": 16, "ratios": [4], "window": 96, "inner": {"type": "byte"}}
+    corpus = ["corpus.windows=8", "corpus.shortest=48", "corpus.longest=96"]
+
+    def lengths(*more: str) -> list[int]:
+        config = load(tiny_config, TrainConfig, [*corpus, *more])
+        return [len(passage) for passage, _ in read_text(config, None)]
+
+    llama = {"llama": {"receiver": str(tiny_readers["llama"])}}
+    begun = Wire.create(decode(WireConfig, {"encoder": byte, "links": llama}), ["Some text to measure."], "cpu")
+    begun.save_pretrained(tmp_path / "begun")
+    for more in (f"wire.encoder={json.dumps(byte)}", f"wire.encoder={json.dumps(inside)}", f"start={tmp_path / 'begun'}"):
+        assert 48 <= min(lengths(more)) and max(lengths(more)) <= 110, more
+    assert min(lengths()) >= 48 * 4
+
+
+def test_a_start_that_holds_no_wire_is_named_before_text_is_cut(tiny_config, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="holds no whole wire"):
+        read_text(load(tiny_config, TrainConfig, [f"start={tmp_path}"]), None)

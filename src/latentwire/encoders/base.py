@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,16 +33,16 @@ class Source:
 
 @dataclass
 class EncoderConfig(Choice):
-    """Base of all encoder configs; ``build`` makes the module, from ``assets`` where a saved wire keeps them.
-
-    chars: characters of English text in one unit of its length, a first guess for cutting passages.
-    """
-
-    chars: ClassVar[float] = 4.3
+    """Base of all encoder configs; ``build`` makes the module, from ``assets`` where a saved wire keeps them."""
 
     d_z: int = 256
     ratios: tuple[int, ...] = (4,)
     window: int = 256
+
+    @property
+    def chars(self) -> float:
+        """Characters of English text in one unit of the window, a token here: a first guess for cutting passages."""
+        return 4.3
 
     def build(self, assets: Path | None = None) -> Encoder:
         raise NotImplementedError

@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -41,8 +40,6 @@ class ByteEncoderConfig(EncoderConfig):
     of latents is a multiple of that (shared 16, private 8 and two receivers: 32 latents in one group).
     """
 
-    chars: ClassVar[float] = 1.0
-
     ratios: tuple[int, ...] = (16,)
     window: int = 1024
     width: int = 256
@@ -52,6 +49,10 @@ class ByteEncoderConfig(EncoderConfig):
     receivers: list[str] = field(default_factory=list)
     shared: int = 1
     private: int = 1
+
+    @property
+    def chars(self) -> float:
+        return 1.0
 
     def build(self, assets: Path | None = None) -> ByteEncoder:
         if self.shared < 1 or self.private < 1:

@@ -49,6 +49,11 @@ class RefinedEncoderConfig(EncoderConfig):
     keep: float = 1.0
     anneal: int = 0
 
+    @property
+    def chars(self) -> float:
+        """Of the inner encoder, which reads the text."""
+        return self.inner.chars
+
     def build(self, assets: Path | None = None) -> RefinedEncoder:
         if not 0 < self.keep <= 1:
             raise UserError(f"encoder.keep is a share of latents above 0 and at most 1, not {self.keep}")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from latentwire.injections.base import InjectionConfig
-from latentwire.injections.made import MadeKV
+from latentwire.injections.made import MadeKV, own_width
 from latentwire.receivers import Geometry, Receiver
 from latentwire.types import Prefix
 
@@ -28,7 +28,7 @@ class KVColumnConfig(InjectionConfig):
     multiple: float = 0.5
 
     def slot_width(self, geometry: Geometry) -> int:
-        return self.width or geometry.width
+        return own_width(self.width, geometry)
 
     def build(self, geometry: Geometry) -> KVColumn:
         return KVColumn(self, geometry)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from latentwire.injections.base import InjectionConfig
-from latentwire.injections.made import MadeKV
+from latentwire.injections.made import MadeKV, own_width
 from latentwire.receivers import Geometry, Receiver
 from latentwire.types import Prefix
 
@@ -26,7 +26,7 @@ class KVPrefixConfig(InjectionConfig):
     width: int = 0
 
     def slot_width(self, geometry: Geometry) -> int:
-        return self.width or geometry.width
+        return own_width(self.width, geometry)
 
     def build(self, geometry: Geometry) -> KVPrefix:
         return KVPrefix(self, geometry)

@@ -10,9 +10,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from latentwire.errors import UserError
 from latentwire.injections.base import Injection
 from latentwire.receivers import Geometry, Receiver
 from latentwire.types import Prefix
+
+
+def own_width(width: int, geometry: Geometry) -> int:
+    """How wide a slot is whose injection was told ``width``; 0: as wide as the receiver. UserError: it is negative."""
+    if width < 0:
+        raise UserError(f"injection.width is a number of channels, or 0 for the receiver's own, not {width}")
+    return width or geometry.width
 
 
 class MadeKV(Injection):

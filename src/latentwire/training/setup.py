@@ -17,6 +17,7 @@ from latentwire.data.text import iter_articles
 from latentwire.errors import UserError
 from latentwire.prompt import Prompt
 from latentwire.receivers.tokenizer import tokenizer_hash
+from latentwire.saved import settings_of
 from latentwire.training.batches import Batches
 from latentwire.training.config import TrainConfig
 from latentwire.training.corpus import cut_windows, made_questions, question_store, text_store
@@ -156,7 +157,9 @@ def make_wire(config: TrainConfig, texts: list[str], device: torch.device) -> tu
 def read_text(config: TrainConfig, data: str | None) -> list[tuple[str, str]]:
     """Passages of plain text and what follows them."""
     where = Path(config.corpus.text) if config.corpus.text else data_dir(data)
-    return cut_windows(iter_articles(where), config.corpus, config.seed, config.wire.encoder.chars)
+    # a wire that is trained on is not described in its run's config
+    encoder = (settings_of(config.start) if config.start else config.wire).encoder
+    return cut_windows(iter_articles(where), config.corpus, config.seed, encoder.chars)
 
 
 def read_questions(config: TrainConfig, data: str | None) -> tuple[list[Example], list[Example]]:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,14 +93,13 @@ def keep(
     width = int((arrays["length"] - first).max())
     folder = Path(directory) / f"teacher-{receiver.name}-{digest(receiver, store, top, question)}"
     folder.mkdir(parents=True, exist_ok=True)
-    parts = []
+    maker, parts = Maker(receiver, arrays, first, width, top, read, autocast), []
     with progress(f"teacher of {receiver.name}", store.size) as show:
         for start in range(0, store.size, PART):
             end = min(start + PART, store.size)
             path = folder / f"{start:07d}.npz"
             if not path.is_file():
-                work = Work(receiver, arrays, first, width, top, read, autocast)
-                _write(path, *work.passages(start, end, store.first, store.many, batch, asks))
+                _write(path, *maker.passages(start, end, store.first, store.many, batch, asks))
             with np.load(path, allow_pickle=False) as found:
                 parts.append((found["ids"], found["logs"]))
             show(end, f"{end}/{store.size} passages")
@@ -109,8 +108,8 @@ def keep(
 
 
 @dataclass(frozen=True)
-class Work:
-    """What a file is made with."""
+class Maker:
+    """What files are made with."""
 
     receiver: Receiver
     arrays: dict[str, np.ndarray]
@@ -142,7 +141,7 @@ class Work:
         def tensor(array: np.ndarray) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(array)).to(device).long()
 
-        with self.autocast() if self.autocast else torch.enable_grad():
+        with self.autocast() if self.autocast else nullcontext():
             h = self.read(
                 self.receiver, tensor(a["ids"][passages]), tensor(a["count"][passages]),
                 tensor(a["questions"][questions_BR]),
