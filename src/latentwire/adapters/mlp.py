@@ -20,11 +20,16 @@ from latentwire.types import MODES, Latents
 @AdapterConfig.register_subclass("mlp")
 @dataclass
 class MLPAdapterConfig(AdapterConfig):
-    """layers: self-attention layers over slots; each with an MLP ``multiple`` times as wide as the receiver."""
+    """layers: self-attention layers over slots; each with an MLP ``multiple`` times as wide as the receiver.
+
+    told: slots carry how many source tokens stand behind a latent, so that one link takes a full latent apart in another
+    way than a loose one.
+    """
 
     layers: int = 2
     multiple: float = 1.0
     head_dim: int = 64
+    told: bool = False
 
     def build(self, d_z: int, width: int) -> MLPAdapter:
         return MLPAdapter(self, d_z, width)
@@ -39,6 +44,9 @@ class MLPAdapter(Adapter):
         self.expand = Expand(config.slots, d_z, width)
         self.markers = nn.ParameterDict({mode: nn.Parameter(torch.zeros(width)) for mode in MODES})
         self.place = nn.Linear(2 * PLACES, width, bias=False)
+        self.ratio = nn.Linear(2, width, bias=False) if config.told else None
+        if self.ratio is not None:
+            nn.init.zeros_(self.ratio.weight)
         heads = max(1, width // config.head_dim)
         while width % heads:
             heads -= 1
@@ -47,6 +55,9 @@ class MLPAdapter(Adapter):
     def forward(self, latents: Latents, mode: str, slots: int) -> Tensor:
         x_BSE = self.expand(latents.z_BMD, slots)
         x_BSE = x_BSE + self.markers[mode] + self.place(place_features(latents, slots))
+        if self.ratio is not None:
+            log_B = (latents.ratio_B.to(x_BSE.dtype)).log2() - 3.0  # -1, 0 and 1 at ratios 4, 8 and 16
+            x_BSE = x_BSE + self.ratio(torch.stack([log_B, log_B * log_B], -1))[:, None]
         # padded slots are hidden from the others; a text without latents still needs something to attend to
         mask_BS = latents.mask_BM.repeat_interleave(slots, 1)
         see_B1SS = mask_BS[:, None, None, :] | torch.eye(x_BSE.shape[1], dtype=torch.bool, device=x_BSE.device)

@@ -22,7 +22,7 @@ from random import Random
 from latentwire.data.english import AUX, FUNCTION, KINDS, SYNONYMS
 
 MONTHS = "January|February|March|April|May|June|July|August|September|October|November|December"
-_SENTENCE = re.compile(
+SENTENCE = re.compile(
     r"(?<=[a-z0-9)\]\"%][.!?])(?<!Dr\.)(?<!Mr\.)(?<!St\.)(?<!Jr\.)(?<!Mrs\.)(?<!vs\.)\s+(?=[\"'(]?[A-Z])"
 )
 _SPAN = re.compile(
@@ -196,7 +196,7 @@ def questions(passage: str, rng: Random, most: int = 9) -> tuple[str, list[tuple
 
     Every answer stands in the context word for word. Deterministic for a given ``rng`` state.
     """
-    sentences = _SENTENCE.split(passage)
+    sentences = SENTENCE.split(passage)
     if len(sentences) < 3:
         return passage, []
     removed: dict[int, list[Span]] = {}

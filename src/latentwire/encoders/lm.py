@@ -43,6 +43,8 @@ class LMEncoderConfig(EncoderConfig):
     kept where training fixes shapes (``corpus.stretch`` leaves out passages in which a receiver has more: give both the
     same number).
 
+    told: a learned vector for each ratio stands with the LM's token embeddings, so that it reads for the spans it will
+    be pooled over. Without it the LM reads alike at every ratio.
     fixed: a text has window / ratio latents whatever its length, one for each of as many equal spans (ratio 8 at a
     window of 256: 32). Takes no lexicons.
     lora: rank of low-rank changes to the LM's linear maps, which are all of the LM that learns then (0: the LM learns
@@ -61,6 +63,7 @@ class LMEncoderConfig(EncoderConfig):
     word: int = 160
     stretch: float = 1.25
     fixed: bool = False
+    told: bool = False
     lora: int = 0
     lora_alpha: float = 16.0
     lora_on: list[str] = field(default_factory=list)
@@ -115,6 +118,8 @@ class LMEncoder(Encoder):
         self.lexicons = nn.ModuleList(lexicons)
         self.stacks = [route_prefix(self.lm), *(stack for lexicon in lexicons for stack in lexicon.stacks)]
         self.norm = nn.LayerNorm(config.d_z, elementwise_affine=False)
+        names = [str(ratio) for ratio in config.ratios] if config.told else []
+        self.tones = nn.ParameterDict({name: nn.Parameter(torch.zeros(width)) for name in names})
 
     def prepare(self, texts: list[str], width: int | None = None) -> Source:
         begin = [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
@@ -148,7 +153,8 @@ class LMEncoder(Encoder):
         begin = 0 if self.tokenizer.bos_token_id is None else 1
         place_T = torch.arange(ids_BT.shape[1], device=ids_BT.device)
         mask_BT = place_T < (count_B + begin)[:, None]
-        both_BTF = read_both_ways(self.lm, ids_BT, mask_BT, self.config.causal)[:, begin:]
+        tone_E = self.tones[str(ratio)] if self.config.told else None
+        both_BTF = read_both_ways(self.lm, ids_BT, mask_BT, self.config.causal, tone_E)[:, begin:]
         # what stands for a token in all that follows: the token, or one of the window's places with equal spans
         place_B = count_B
         if self.config.fixed:

@@ -56,15 +56,18 @@ def embedding_width(lm: PreTrainedModel) -> int:
     return lm.get_input_embeddings().embedding_dim  # ty: ignore[invalid-explicit-return]
 
 
-def read_both_ways(lm: PreTrainedModel, ids_BT: Tensor, mask_BT: Tensor, causal: bool = False) -> Tensor:
+def read_both_ways(
+    lm: PreTrainedModel, ids_BT: Tensor, mask_BT: Tensor, causal: bool = False, tone_E: Tensor | None = None
+) -> Tensor:
     """Last states beside token embeddings, [B, T, 2 E], zero where ``mask_BT`` is False. Tokens see the whole text, or
-    with ``causal`` what stands before them."""
+    with ``causal`` what stands before them. tone_E: added to every embedding that the LM reads."""
     place_T = torch.arange(ids_BT.shape[1], device=ids_BT.device)
     sees_BTT = mask_BT[:, None, :].expand(-1, len(place_T), -1)
     if causal:
         sees_BTT = sees_BTT & (place_T[:, None] >= place_T)
     embeds_BTE = lm.get_input_embeddings()(ids_BT)
-    states_BTE = read_states(lm, embeds_BTE, sees_BTT, place_T[None].expand_as(ids_BT))
+    read_BTE = embeds_BTE if tone_E is None else embeds_BTE + tone_E.to(embeds_BTE.dtype)
+    states_BTE = read_states(lm, read_BTE, sees_BTT, place_T[None].expand_as(ids_BT))
     return torch.cat([states_BTE, embeds_BTE.to(states_BTE.dtype)], -1) * mask_BT[..., None]
 
 

@@ -13,7 +13,8 @@ from latentwire.wire import WireConfig
 class CorpusConfig:
     """text: folder of articles (default: ``text`` in the data directory). questions: a file of rows (default: SQuAD
     train in the data directory; without either, there are only text steps). windows: passages cut from plain
-    text. contexts: question passages at most (0: all).
+    text. contexts: question passages at most (0: all). crops: further copies of each passage of people's questions,
+    each without some of its first or last sentences (see data/crops.py).
 
     made: passages of plain text whose questions are made from their own sentences (see data/cloze.py), added to
     the people's. made_lines: of ``all`` articles, or only of the ``odd`` or ``even`` ones by their number in their
@@ -30,6 +31,7 @@ class CorpusConfig:
     questions: str = ""
     windows: int = 400_000
     contexts: int = 0
+    crops: int = 0
     made: int = 0
     made_lines: str = "all"
     prompts: int = 0

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from latentwire.data.crops import cropped
 from latentwire.data.rows import data_dir, read_examples
 from latentwire.data.squad import kept_aside, load_split
 from latentwire.data.text import iter_articles
@@ -170,14 +171,19 @@ def read_questions(config: TrainConfig, data: str | None) -> tuple[list[Example]
         made = made_questions(iter_articles(where, lines=config.corpus.made_lines), config.corpus, config.seed)
     if not config.corpus.questions:
         where = data_dir(data)
-        return load_split(where, "train") + made, load_split(where, "dev")
+        return _with_crops(load_split(where, "train"), config) + made, load_split(where, "dev")
     rows = read_examples(config.corpus.questions)
     # without article titles the context decides: all its questions are kept aside or none
     aside = [kept_aside(example.context) for example in rows]
+    train = [e for e, out in zip(rows, aside, strict=True) if not out]
     return (
-        [e for e, out in zip(rows, aside, strict=True) if not out] + made,
+        _with_crops(train, config) + made,
         [e for e, out in zip(rows, aside, strict=True) if out],
     )
+
+
+def _with_crops(rows: list[Example], config: TrainConfig) -> list[Example]:
+    return rows + cropped(rows, config.corpus.crops, config.seed) if config.corpus.crops else rows
 
 
 def sampled(rows: list[Example], count: int, seed: int) -> list[Example]:
