@@ -22,7 +22,7 @@ from latentwire.types import MODES, Latents
 class MLPAdapterConfig(AdapterConfig):
     """layers: self-attention layers over slots; each with an MLP ``multiple`` times as wide as the receiver.
 
-    told: slots carry how many source tokens stand behind a latent, so that one link takes a full latent apart in another
+    told: slots carry how many source tokens stand behind a latent, so that a link may take a full one apart in another
     way than a loose one.
     """
 

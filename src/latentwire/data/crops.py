@@ -35,8 +35,11 @@ def _copies(context: str, rows: list[Example], copies: int, rng: Random) -> list
     starts = [0, *(match.end() for match in SENTENCE.finditer(context)), len(context)]
     many = len(starts) - 1
     choices = [
-        (first, last) for first in range(many) for last in range(first, many) if many > last - first + 1 >= (many + 1) // 2
-    ]  # fmt: skip
+        (first, last)
+        for first in range(many)
+        for last in range(first, many)
+        if many > last - first + 1 >= (many + 1) // 2
+    ]
     made = []
     for copy, (first, last) in enumerate(rng.sample(choices, min(copies, len(choices)))):
         kept = context[starts[first] : starts[last + 1]].strip()

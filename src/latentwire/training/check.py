@@ -26,6 +26,8 @@ def check(config: TrainConfig) -> None:
         raise UserError("links and join exclude each other: what joins is all that learns")
     if config.join and not config.start:
         raise UserError("join needs start: the trained wire that the new link joins")
+    if config.grow and (config.join or not config.start):
+        raise UserError("grow needs start, and no join: it adds to a trained wire whose links go on learning")
     if config.corpus.made_lines not in LINES:
         raise UserError(f"corpus.made_lines is one of {', '.join(LINES)}, not {config.corpus.made_lines!r}")
     _draws(config, config.draws, "draws")

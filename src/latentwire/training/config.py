@@ -148,7 +148,8 @@ class OwnTokens:
 class TrainConfig:
     """wire: the wire to train; or ``start``, a trained wire that is trained on; or ``start`` and ``join`` (link names),
     to give it these new links and train them alone. links: of the wire's links only these take part, and others are not
-    kept (default: all; a changed encoder is no longer the one that a link left out was made for).
+    kept (default: all; a changed encoder is no longer the one that a link left out was made for). grow: settings of
+    ``start`` that give it further weights, as ``encoder.told=true`` or ``links.*.adapter.told=true``.
 
     steps, or minutes (the number of steps is then fixed from the speed measured at the beginning). passages: passages
     per step. asks: questions behind each passage. rate: peak learning rate of the links; the encoder's is
@@ -170,6 +171,7 @@ class TrainConfig:
     start: str = ""
     join: list[str] = field(default_factory=list)
     links: list[str] = field(default_factory=list)
+    grow: list[str] = field(default_factory=list)
     seed: int = 0
     steps: int = 0
     minutes: float = 0.0

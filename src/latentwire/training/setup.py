@@ -22,6 +22,7 @@ from latentwire.saved import settings_of
 from latentwire.training.batches import Batches
 from latentwire.training.config import TrainConfig
 from latentwire.training.corpus import cut_windows, made_questions, question_store, text_store
+from latentwire.training.grow import grown
 from latentwire.training.judging import token_losses
 from latentwire.training.step import Step
 from latentwire.training.store import Store, cached
@@ -141,7 +142,7 @@ def make_wire(config: TrainConfig, texts: list[str], device: torch.device) -> tu
         return wire, wire.receivers
     if not config.join:
         wire = Wire.from_pretrained(config.start, device=device, receivers=config.links or None)
-        return wire, wire.receivers
+        return grown(wire, config.grow) if config.grow else wire, wire.receivers
     # a link of the same name is made anew: the config that made a wire's link makes it again
     wire = Wire.from_pretrained(config.start, device=device, without=config.join)
     for name in config.join:
