@@ -2,8 +2,7 @@
 
 Every registered encoder is trained with soft tokens and with a K/V prefix, and every injection with the encoder ``lm``,
 at 4 text tokens per latent, on the same data for the same number of steps (or minutes). Methods are found through the
-registries: one that is added later takes part. A finished run is not repeated, one that was stopped goes on, one that
-fails is reported and the others go on.
+registries: one that is added later takes part. ``side_by_side.py`` says how the runs are made.
 
     python benchmarks/methods.py --data-dir DIR --steps 1500 --parallel 4
     python benchmarks/methods.py --smoke --only lm+kv-prefix byte+soft-tokens    (a CPU, no data, minutes)
@@ -18,17 +17,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
-import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from methods_config import RATIO, READERS, ROOT, config, plan, smoke
 from methods_table import fill, table
+from side_by_side import Job, run_all, with_retention
 
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -37,7 +33,7 @@ def selected(todo: list[tuple[Path, dict[str, Any]]], only: list[str]) -> list[t
     """Those of the runs that ``--only`` names, or all. UserError: there is no such run."""
     from latentwire.errors import UserError
 
-    names = [f"{job['encoder']}+{job['injection']}" for _, job in todo]
+    names = [job["name"] for _, job in todo]
     if unknown := [name for name in only if name not in names]:
         raise UserError(f"there is no run {unknown[0]!r}; there are: {', '.join(names)}")
     return [run for name, run in zip(names, todo, strict=True) if not only or name in only]
@@ -48,80 +44,17 @@ def jobs(given: argparse.Namespace) -> Iterator[tuple[Path, dict[str, Any]]]:
     from latentwire.config import config_hash
 
     for number, (encoder, injection) in enumerate(plan()):
-        job: dict[str, Any] = {"encoder": encoder, "injection": injection, "config": config(encoder, injection, given)}
+        facts = {"encoder": encoder, "injection": injection}
+        job: Job = {"name": f"{encoder}+{injection}", "facts": facts, "config": config(encoder, injection, given)}
         job |= {"n": given.n, "data_dir": given.data_dir, "references": number == 0}
         name = config_hash({**job, "data_dir": None})
         yield given.out / f"{encoder}+{injection}-{name}", job
 
 
-def work(folder: Path) -> None:
-    """One run in a process of its own: train, answer, and write ``result.json``."""
-    from random import Random
-
-    import torch
-
-    from latentwire.config import decode
-    from latentwire.evaluation.runner import evaluate
-    from latentwire.training.config import TrainConfig
-    from latentwire.training.run import train
-    from latentwire.training.setup import read_questions
-    from latentwire.wire import Wire
-
-    job = json.loads((folder / "job.json").read_text())
-    run = decode(TrainConfig, job["config"])
-    where = train(run, out=folder / "run", data_dir=job["data_dir"])
-    aside = read_questions(replace(run, corpus=replace(run.corpus, made=0)), job["data_dir"])[1]
-    aside = Random(run.seed).sample(aside, min(job["n"], len(aside)))
-    on_gpu = torch.cuda.is_available() and run.device != "cpu"
-    wire = Wire.from_pretrained(where, device="cuda" if on_gpu else "cpu")
-    conditions = ["text", "none", "latents"] if job["references"] else ["latents"]
-    found = evaluate(wire, aside, ratios=wire.ratios, conditions=conditions, out=folder / "dev", progress=False)
-    progress = json.loads(sorted((folder / "run" / "checkpoints").glob("step-*/progress.json"))[-1].read_text())
-    size = {"encoder": wire.encoder, **{f"link {name}": wire.links[name] for name in wire.receivers}}
-    result = {
-        "encoder": job["encoder"],
-        "injection": job["injection"],
-        "steps": progress["step"],
-        "seconds": round(progress["seconds"], 1),
-        "parameters": {name: sum(p.numel() for p in module.parameters()) for name, module in size.items()},
-        "rows": found["rows"],
-        **{key: found[key] for key in ("data", "seed", "versions", "device")},
-    }
-    part = folder / ".result.json"
-    part.write_text(json.dumps(result, indent=1) + "\n")
-    part.replace(folder / "result.json")
-
-
-def run_one(folder: Path, job: dict[str, Any]) -> str | None:
-    """Run a job unless it is finished; returns why it failed."""
-    if (folder / "result.json").is_file():
-        return None
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "job.json").write_text(json.dumps(job, indent=1))
-    with (folder / "log.txt").open("w") as log:
-        command = [sys.executable, __file__, "--job", str(folder)]
-        code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
-    if code == 0:
-        return None
-    lines = (folder / "log.txt").read_text().strip().splitlines()
-    # a path would name this machine in the results
-    return re.sub(r"(?<!\w)/[\w.+/-]+", "…", lines[-1] if lines else f"exit code {code}")[:300]
-
-
 def gathered(todo: list[tuple[Path, dict]], failed: dict[str, str], given: argparse.Namespace) -> dict[str, Any]:
     """What ``methods.json`` holds: all finished runs of this budget, also those that ``--only`` leaves out now."""
-    from latentwire.evaluation.metrics import retention
-
     runs = [json.loads(path.read_text()) for folder, _ in todo if (path := folder / "result.json").is_file()]
-    references = [row for run in runs for row in run["rows"] if row["condition"] != "latents"]
-    score = {(row["receiver"], row["condition"]): row["f1"] for row in references}
-    for run in runs:
-        run["rows"] = [row for row in run["rows"] if row["condition"] == "latents"]
-        for row in run["rows"]:
-            ends = (score.get((row["receiver"], name)) for name in ("none", "text"))
-            none, full = ends
-            kept = None if none is None or full is None else retention(row["f1"], none, full)
-            row["retention"] = None if kept is None else round(kept, 4)
+    references = with_retention(runs)
     facts = {key: [run.pop(key) for run in runs] for key in ("data", "seed", "versions", "device")}
     return {
         "budget": {"steps": given.steps, "minutes": given.minutes, "parallel": given.parallel},
@@ -153,7 +86,6 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--smoke", action="store_true", help="two tiny steps of each on a CPU")
     parser.add_argument("--table", action="store_true", help="only write the table into docs/methods.md")
-    parser.add_argument("--job", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args(argv)
     given.corpus, given.out = {}, given.out.resolve()
     given.readers = READERS | dict(item.split("=", 1) for item in given.reader)
@@ -167,14 +99,10 @@ def main(argv: list[str] | None = None) -> int:
     from latentwire.errors import UserError
 
     given = arguments(argv)
-    if given.job:
-        work(given.job)
-        return 0
     if given.table:
         page = ROOT / "docs" / "methods.md"
         page.write_text(fill(page.read_text(encoding="utf-8")), encoding="utf-8")
         return 0
-    failed: dict[str, str] = {}
     try:
         if given.smoke:
             smoke(given)
@@ -182,16 +110,12 @@ def main(argv: list[str] | None = None) -> int:
         chosen = selected(todo, given.only)
     except UserError as error:
         sys.exit(f"error: {error}")
-    with ThreadPoolExecutor(given.parallel) as pool:
-        running = {pool.submit(run_one, folder, job): (folder, job) for folder, job in chosen}
-        for number, done in enumerate(as_completed(running), 1):
-            folder, job = running[done]
-            name = f"{job['encoder']}+{job['injection']}"
-            if why := done.result():
-                failed[name] = why
-            print(f"{number}/{len(chosen)} {name}: {why or 'finished'} ({folder.name})", file=sys.stderr, flush=True)
-            given.results.parent.mkdir(parents=True, exist_ok=True)
-            given.results.write_text(json.dumps(gathered(todo, failed, given), indent=1) + "\n", encoding="utf-8")
+
+    def write(failed: dict[str, str]) -> None:
+        given.results.parent.mkdir(parents=True, exist_ok=True)
+        given.results.write_text(json.dumps(gathered(todo, failed, given), indent=1) + "\n", encoding="utf-8")
+
+    failed = run_all(chosen, given.parallel, write)
     print(table(json.loads(given.results.read_text(encoding="utf-8"))))
     return int(bool(failed))
 

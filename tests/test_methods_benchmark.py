@@ -26,14 +26,14 @@ def script(monkeypatch):
 def test_every_method_takes_part_and_is_given_the_same_budget(script, tmp_path):
     given = script.arguments(["--out", str(tmp_path), "--steps", "7", "--set", "byte.width=64"])
     jobs = [job for _, job in script.jobs(given)]
-    pairs = [(job["encoder"], job["injection"]) for job in jobs]
+    pairs = [(job["facts"]["encoder"], job["facts"]["injection"]) for job in jobs]
     assert len(pairs) == len(set(pairs))
     assert {e for e, i in pairs if i == "kv-prefix"} == {e for e, i in pairs if i == "soft-tokens"}
     assert {e for e, _ in pairs} == set(EncoderConfig.known())
     assert {i for e, i in pairs if e == "lm"} == set(InjectionConfig.known())
     assert {job["config"]["steps"] for job in jobs} == {7}
     assert [job["references"] for job in jobs] == [True] + [False] * (len(jobs) - 1)
-    byte = next(job["config"] for job in jobs if job["encoder"] == "byte")
+    byte = next(job["config"] for job in jobs if job["facts"]["encoder"] == "byte")
     assert byte["wire"]["encoder"] == {
         "type": "byte", "width": 64, "d_z": 256, "ratios": [16], "window": 1024,
     }  # fmt: skip
@@ -42,20 +42,26 @@ def test_every_method_takes_part_and_is_given_the_same_budget(script, tmp_path):
         script.selected(list(script.jobs(given)), ["lm"])
 
 
-def here(script):
+@pytest.fixture
+def side(script):
+    return importlib.import_module("side_by_side")
+
+
+def here(side):
     """Do the work of a run's process in this one: starting three takes most of the time."""
 
     def run(command, **_):
-        assert command[:2] == [sys.executable, script.__file__]
-        return SimpleNamespace(returncode=script.main(command[2:]))
+        assert command[:2] == [sys.executable, side.__file__]
+        side.work(Path(command[2]))
+        return SimpleNamespace(returncode=0)
 
     return run
 
 
-def test_a_smoke_run_measures_two_methods_and_is_not_repeated(script, tiny_readers, tmp_path, monkeypatch, capsys):
+def test_a_smoke_run_measures_two_methods_once(script, side, tiny_readers, tmp_path, monkeypatch, capsys):
     readers = [f"{name}={tiny_readers[name]}" for name in ("llama", "qwen2")]
     asked = ["--smoke", "--out", str(tmp_path), "--only", "lm+kv-prefix", "byte+soft-tokens", "--reader", *readers]
-    monkeypatch.setattr(script.subprocess, "run", here(script))
+    monkeypatch.setattr(side.subprocess, "run", here(side))
     assert script.main(asked) == 0
     printed = capsys.readouterr().out
     found = json.loads((tmp_path / "methods.json").read_text())
@@ -76,20 +82,20 @@ def test_a_smoke_run_measures_two_methods_and_is_not_repeated(script, tiny_reade
     assert "`byte`" in printed and "| full text |" in printed
     again = script.arguments(asked)
     script.smoke(again)
-    monkeypatch.setattr(script.subprocess, "run", lambda *_, **__: pytest.fail("a finished run was repeated"))
+    monkeypatch.setattr(side.subprocess, "run", lambda *_, **__: pytest.fail("a finished run was repeated"))
     chosen = script.selected(list(script.jobs(again)), again.only)
-    assert [script.run_one(folder, job) for folder, job in chosen] == [None, None]
+    assert [side.run_one(folder, job) for folder, job in chosen] == [None, None]
     whole = script.gathered(list(script.jobs(again)), {}, again)
     assert whole["runs"] == found["runs"], "what was measured earlier stays in the file"
 
 
-def test_a_run_that_fails_is_told_without_the_paths_of_a_machine(script, tmp_path, monkeypatch):
+def test_a_run_that_fails_is_told_without_the_paths_of_a_machine(side, tmp_path, monkeypatch):
     def fail(command, stdout, **_):
         stdout.write("Traceback\nOSError: there is no file /somewhere/deep/weights.bin here\n")
         return SimpleNamespace(returncode=1)
 
-    monkeypatch.setattr(script.subprocess, "run", fail)
-    why = script.run_one(tmp_path / "run", {"encoder": "lm"})
+    monkeypatch.setattr(side.subprocess, "run", fail)
+    why = side.run_one(tmp_path / "run", {"encoder": "lm"})
     assert why == "OSError: there is no file … here"
 
 

@@ -1,0 +1,170 @@
+"""Retention against one thing at a time, from runs of equal budget: ``python benchmarks/curves.py``.
+
+The recipe of the shipped wire, from the readers on, short: each run differs from the middle one in a single setting
+(``CURVES``). A line is fitted to each curve, of the part of the score that is lost against how often the setting was
+doubled, and says what it predicts for ten times as much.
+
+    python benchmarks/curves.py --data-dir DIR --minutes 3 --parallel 4
+    python benchmarks/curves.py --smoke --only minutes    (a CPU, no data: two steps each)
+    python benchmarks/curves.py --table                   (docs/log.md from benchmarks/results/curves.json)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from curves_table import fill, fitted, table
+from methods_config import READERS, ROOT, smoke
+from side_by_side import Job, run_all, with_retention
+
+RESULTS = ROOT / "benchmarks" / "results" / "curves.json"
+Setting = dict[str, float | str]
+MIDDLE: Setting = {"minutes": 1.0, "text": 1.0, "d_z": 512, "slots": 1, "ratio": 8, "encoder": "llama", "links": "both"}
+"""Settings of the run that all curves share. minutes and text are shares of what the command line names. encoder: the
+reader it starts from; the other one is its lexicon. links: the readers that learn to read it."""
+CURVES: dict[str, tuple[float, ...]] = {
+    "minutes": (0.25, 0.5, 1.0, 2.0),
+    "text": (0.125, 0.25, 0.5, 1.0),
+    "d_z": (128, 256, 512),
+    "slots": (1, 2, 4),
+    "ratio": (4, 8, 16),
+}
+"""What is varied. text: windows and passages with made questions alike (people's questions all take part); slots: K/V
+positions for each latent."""
+
+CAUSES: dict[str, Setting] = {
+    "llama-alone": {"links": "llama"},
+    "qwen2-alone": {"links": "qwen2"},
+    "from-qwen2": {"encoder": "qwen2"},
+    "qwen2-alone-from-qwen2": {"encoder": "qwen2", "links": "qwen2"},
+}
+"""Where the gap between the readers comes from: from sharing the encoder, or from whose tokens it reads."""
+
+
+def points(only: list[str]) -> dict[str, Setting]:
+    """Settings by run name; the middle is one run."""
+    found: dict[str, Setting] = {}
+    for curve, values in CURVES.items():
+        for value in values if not only or curve in only else ():
+            setting = MIDDLE | {curve: value}
+            found["middle" if setting == MIDDLE else f"{curve}-{value:g}"] = setting
+    if not only or "causes" in only:
+        found |= {"middle": MIDDLE} | {name: MIDDLE | setting for name, setting in CAUSES.items()}
+    return found
+
+
+def config(setting: Setting, given: argparse.Namespace) -> dict[str, Any]:
+    """The training config of one run."""
+    from latentwire.config import read_yaml
+
+    tree = read_yaml(ROOT / "configs" / "sandbox" / "wire.yaml")
+    encoder, links, text = tree["wire"]["encoder"], tree["wire"]["links"], float(setting["text"])
+    first = str(setting["encoder"])
+    second = next(name for name in links if name != first)
+    d_z, slots, ratio = (int(setting[key]) for key in ("d_z", "slots", "ratio"))
+    encoder |= {"d_z": d_z, "ratios": [ratio], "init": given.readers[first], "lexicons": [given.readers[second]]}
+    tree["wire"]["links"] = {name: link for name, link in links.items() if setting["links"] in ("both", name)}
+    for name, link in tree["wire"]["links"].items():
+        link["receiver"] = given.readers[name]
+        link["adapter"]["slots"] = [slots]
+    tree |= {
+        "draws": [{"ratio": ratio}],
+        "seed": given.seed,
+        "minutes": (given.minutes or 0) * float(setting["minutes"]),
+    }
+    tree["corpus"] |= {"windows": int(given.windows * text), "made": int(given.made * text), "prompts": 0}
+    tree["corpus"]["cache"] = str(given.out / "cache")
+    if given.smoke:
+        tree["wire"]["encoder"] |= {"window": 316, "d_z": min(d_z, 16)}
+        for link in tree["wire"]["links"].values():
+            link["adapter"]["head_dim"], link["injection"]["width"] = 8, 16
+        tree |= {"passages": 2, "asks": 1, "warmup": 1, "log_every": 1, "eval_every": 0, "device": "cpu"}
+        tree |= {"minutes": 0, "steps": given.steps, "graphs": False}
+        tree["corpus"] |= {"longest": 316} | given.corpus
+    return tree
+
+
+def jobs(given: argparse.Namespace) -> list[tuple[Path, Job]]:
+    """A folder for each run, named by all that its figures depend on, and what is to be done in it."""
+    from latentwire.config import config_hash
+
+    todo: list[tuple[Path, Job]] = []
+    for name, setting in points(given.only).items():
+        job: Job = {"name": name, "facts": {"name": name, "setting": setting}, "config": config(setting, given)}
+        job |= {"n": given.n, "data_dir": given.data_dir, "references": name == "middle"}
+        todo.append((given.out / f"{name}-{config_hash({**job, 'data_dir': None})}", job))
+    # the longest first: the others fit beside it
+    return sorted(todo, key=lambda item: -item[1]["facts"]["setting"]["minutes"])
+
+
+def gathered(todo: list[tuple[Path, Job]], failed: dict[str, str], given: argparse.Namespace) -> dict[str, Any]:
+    """What ``curves.json`` holds: the runs that are finished, and a line through each curve."""
+    runs = [json.loads(path.read_text()) for folder, _ in todo if (path := folder / "result.json").is_file()]
+    references = with_retention(runs)
+    facts = {key: [run.pop(key) for run in runs] for key in ("data", "seed", "versions", "device")}
+    return {
+        "budget": {"minutes": given.minutes, "windows": given.windows, "made": given.made, "parallel": given.parallel},
+        "smoke": given.smoke,
+        "n": sorted({data["n"] for data in facts["data"]}),
+        "seed": given.seed,
+        "versions": facts["versions"][-1] if runs else {},
+        "device": sorted(set(facts["device"])),
+        "references": references,
+        "runs": runs,
+        "lines": fitted(runs, CURVES, MIDDLE),
+        "failed": failed,
+    }
+
+
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split(":")[0])
+    parser.add_argument("--out", type=Path, default=Path("runs/curves"), help="folder of the runs")
+    parser.add_argument("--results", type=Path, help="file of figures (benchmarks/results/curves.json)")
+    parser.add_argument("--data-dir", help="folder with training data (or LATENTWIRE_DATA)")
+    parser.add_argument("--minutes", type=float, default=3.0, help="of the middle run")
+    parser.add_argument("--windows", type=int, default=200_000, help="passages of text of the middle run")
+    parser.add_argument("--made", type=int, default=90_000, help="passages with made questions of the middle run")
+    parser.add_argument("--parallel", type=int, default=1, help="runs side by side")
+    parser.add_argument("--only", nargs="*", default=[], choices=[*CURVES, "causes"], help="of the curves")
+    parser.add_argument("--reader", nargs="*", default=[], metavar="NAME=DIR", help="other readers than the sandbox's")
+    parser.add_argument("--n", type=int, default=1000, help="questions kept aside")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--smoke", action="store_true", help="two tiny steps of each on a CPU")
+    parser.add_argument("--table", action="store_true", help="only write the tables into docs/log.md")
+    given = parser.parse_args(argv)
+    given.corpus, given.steps, given.out = {}, None, given.out.resolve()
+    given.readers = READERS | dict(item.split("=", 1) for item in given.reader)
+    given.results = given.results or (given.out / "curves.json" if given.smoke else RESULTS)
+    if not math.isfinite(given.minutes) or given.minutes <= 0:
+        parser.error("--minutes is a number above 0")
+    return given
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; exit code 1 if a run failed."""
+    given = arguments(argv)
+    if given.table:
+        page = ROOT / "docs" / "log.md"
+        page.write_text(fill(page.read_text(encoding="utf-8")), encoding="utf-8")
+        return 0
+    if given.smoke:
+        smoke(given)
+    todo = jobs(given)
+
+    def write(failed: dict[str, str]) -> None:
+        given.results.parent.mkdir(parents=True, exist_ok=True)
+        given.results.write_text(json.dumps(gathered(todo, failed, given), indent=1) + "\n", encoding="utf-8")
+
+    failed = run_all(todo, given.parallel, write)
+    print(table(json.loads(given.results.read_text(encoding="utf-8"))))
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""``benchmarks/curves.py``: one setting at a time, a line through the points, tables of what was found."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def script(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("curves")
+
+
+def test_every_run_differs_from_the_middle_in_one_setting(script, tmp_path):
+    settings = script.points([])
+    assert settings["middle"] == script.MIDDLE
+    for name, setting in settings.items():
+        different = [key for key in setting if setting[key] != script.MIDDLE[key]]
+        wanted = list(script.CAUSES[name]) if name in script.CAUSES else [name.split("-")[0]]
+        assert different == ([] if name == "middle" else wanted)
+    given = script.arguments(["--out", str(tmp_path), "--minutes", "3"])
+    configs = {job["name"]: job["config"] for _, job in script.jobs(given)}
+    assert configs["minutes-2"]["minutes"] == 6 and configs["middle"]["minutes"] == 3
+    assert configs["d_z-128"]["wire"]["encoder"]["d_z"] == 128
+    assert configs["ratio-16"]["wire"]["encoder"]["ratios"] == [16] and configs["ratio-16"]["draws"] == [{"ratio": 16}]
+    assert configs["text-0.25"]["corpus"]["windows"] * 4 == configs["middle"]["corpus"]["windows"]
+    other = configs["qwen2-alone-from-qwen2"]["wire"]
+    assert list(other["links"]) == ["qwen2"] and other["encoder"]["init"] == "sandbox:qwen2"
+    assert other["encoder"]["lexicons"] == ["sandbox:llama"]
+    assert all(link["adapter"]["slots"] == [4] for link in configs["slots-4"]["wire"]["links"].values())
+
+
+def run(setting: float, *kept: float) -> dict:
+    rows = [
+        {"receiver": name, "condition": "latents", "f1": value / 2, "f1_ci": [value / 2 - 0.01, value / 2 + 0.01],
+         "retention": value}
+        for name, value in zip(("llama", "qwen2"), kept, strict=True)
+    ]  # fmt: skip
+    return {"name": f"text-{setting:g}", "setting": {"text": setting, "d_z": 512}, "steps": 1000, "rows": rows}
+
+
+def test_a_line_finds_what_each_doubling_leaves_of_the_loss(script, tmp_path):
+    table = importlib.import_module("curves_table")
+    # 0.8 of what is lost is left each time
+    runs = [run(x, 1 - 0.5 * 0.8**i, 0.5) for i, x in enumerate((0.25, 0.5, 1.0))]
+    lines = table.fitted(runs, {"text": (), "d_z": ()}, {"text": 1.0, "d_z": 512})
+    assert [(line["curve"], line["receiver"]) for line in lines] == [("text", "llama"), ("text", "qwen2")]
+    assert lines[0]["halving"] == pytest.approx(0.8, abs=1e-3) and lines[0]["rest"] < 1e-3
+    assert lines[0]["tenfold"] == pytest.approx(1 - 0.5 * 0.8**2 * 0.8**3.3219, abs=1e-3)
+    assert lines[1]["halving"] == pytest.approx(1) and lines[1]["tenfold"] == pytest.approx(0.5)
+    budget = {"minutes": 3.0, "windows": 200_000, "made": 90_000, "parallel": 4}
+    found = {"runs": runs, "lines": lines, "failed": {"d_z-128": "UserError: no"}, "budget": budget, "n": [1000],
+             "seed": 0, "device": ["a GPU"]}  # fmt: skip
+    (tmp_path / "curves.json").write_text(json.dumps(found))
+    page = table.fill("# L\n\n<!-- curves:begin curves.json -->\nold\n<!-- curves:end -->\n\nafter\n", tmp_path)
+    assert "| text-0.25 | 1,000 | 0.250 (0.240–0.260) | 0.50 |" in page and "old" not in page
+    assert "| text | `llama` | 0.80 | 0.85 | 0.00 |" in page and "failed: UserError: no" in page
+    assert table.fill(page, tmp_path) == page and page.endswith("after\n")
+
+
+def test_a_smoke_run_measures_its_points(script, tiny_readers, tmp_path, monkeypatch, capsys):
+    side = importlib.import_module("side_by_side")
+
+    def here(command, **_):
+        assert command[:2] == [sys.executable, side.__file__]
+        side.work(Path(command[2]))
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(side.subprocess, "run", here)
+    monkeypatch.setattr(script, "CURVES", {"text": (0.5, 1.0)})
+    monkeypatch.setattr(script, "CAUSES", {"from-qwen2": {"encoder": "qwen2"}})
+    readers = [f"{name}={tiny_readers[name]}" for name in ("llama", "qwen2")]
+    assert script.main(["--smoke", "--out", str(tmp_path), "--n", "4", "--reader", *readers]) == 0
+    found = json.loads((tmp_path / "curves.json").read_text())
+    assert sorted(run["name"] for run in found["runs"]) == ["from-qwen2", "middle", "text-0.5"]
+    assert {run["steps"] for run in found["runs"]} == {2} and found["n"] == [4] and not found["lines"]
+    assert [row["condition"] for row in found["references"]] == ["text", "none"] * 2
+    assert "| middle | 2 |" in capsys.readouterr().out
