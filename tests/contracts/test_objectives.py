@@ -111,8 +111,10 @@ def half_wire(wire, tiny_readers):
 
 
 def step_of(objective: Objective, wire: Wire, readers, family: str) -> Step:
-    """A step with this objective, and with rows to judge if it has none."""
+    """A step with this objective, and with rows to judge if it has none, or a judge if nothing else is learnt from."""
     own = {objective.config.get_choice_name(type(objective.config)): objective}
+    if not objective.labelled:
+        own |= {name: config(ObjectiveConfig, name, readers).build() for name in ("answer", "kl")}
     if objective.role != "rows":
         own["answer"] = config(ObjectiveConfig, "answer", readers).build()
     return Step(wire, own, ROW, 6, [family])

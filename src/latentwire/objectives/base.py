@@ -162,13 +162,15 @@ class Objective:
     """Base of all objectives.
 
     role: ``rows``, ``judge`` or ``passage``. source: which steps it takes part in, ``"text"`` or ``"questions"``; None:
-    both. taught: share of a step's passages that the teacher must have read as well. cosine: it gives a figure
+    both. labelled: the targets of its rows are right, so that their cross-entropy is learnt from; other rows are only
+    judged. taught: share of a step's passages that the teacher must have read as well. cosine: it gives a figure
     ``cosine`` that a gated weight may wait for. least: passages that it needs at once. cache, top: where what the
     teacher makes of question rows is kept (``""``: nowhere), and how many tokens of its vocabulary are.
     """
 
     role = "rows"
     source: str | None = None
+    labelled = True
     taught = 0.0
     cosine = False
     least = 1

@@ -9,7 +9,7 @@ from latentwire.objectives.base import Objective, ObjectiveConfig
 def check(configs: dict[str, ObjectiveConfig]) -> None:
     """UserError where an objective lacks another that it needs, or has a setting that is out of range."""
     made = {key: config.build() for key, config in configs.items()}
-    rows = {each.source for each in made.values() if each.role == "rows"}
+    rows = {each.source for each in made.values() if each.role == "rows" and each.labelled}
     if not rows:
         raise UserError(
             "no objective puts rows behind a passage: beside those named there must be one like answer, continuation, "
@@ -20,6 +20,10 @@ def check(configs: dict[str, ObjectiveConfig]) -> None:
             raise UserError(
                 f"objective {key!r} judges rows of {each.source}, and no objective has any; name one beside it "
                 f"({'answer' if each.source == 'questions' else 'continuation, recall or reconstruction'})"
+            )
+        if each.role == "rows" and not each.labelled and not any(one.taught for one in made.values()):
+            raise UserError(
+                f"{key!r} has rows without right answers; name a judge that asks a teacher, like kl, beside it"
             )
         _check_kept(key, each, made)
         weight = each.config.weight

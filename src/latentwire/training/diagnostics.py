@@ -105,7 +105,8 @@ class Diagnostics:
         for name, read in work.read.items():
             receiver = wire.get_receiver(name)
             h_BRTE = row_states(receiver, wire.prefix(name, latents, draw.mode, draw.slots), read["rows"])
-            logits_NV, right_N = first_answers(receiver, h_BRTE, read["rows"], read["weight"] >= 1)
+            own = work.labelled(step.objectives, h_BRTE, read["rows"], read["weight"] >= 1)
+            logits_NV, right_N = first_answers(receiver, *own)
             found[name] = first_figures(logits_NV, right_N, self.config.top, receiver.tokenizer.decode)
         return found
 

@@ -130,8 +130,8 @@ class Step(nn.Module):
         return {key: self.objectives[key] for key in work.active if self.objectives[key].role == "judge"}
 
     def few(self, work: Work) -> int:
-        """How many passages of the work the teacher reads as well: the most that a judge asks for. They stand in random
-        order, so the first ones are as good a part as any."""
+        """How many passages the teacher reads too: the most that a judge asks for. Their order is random, so the first
+        ones will do."""
         return math.ceil(max([judge.taught for judge in self.judges(work).values()], default=0.0) * work.passages)
 
     def one_receiver(
@@ -181,9 +181,10 @@ class Step(nn.Module):
             # the figure is of targets with full weight, so that it means the same whatever else is learnt from
             whole = (share >= 1).float()
             targets = whole.sum().clamp_min(1) / alone
-            loss = loss + weights[key] * (ce * share).sum() / targets
-            parts[key] = ((ce * whole).sum() / targets).detach()
-            parts[f"{key}/right"] = ((right_BRT[:, rows] * whole).sum() / targets).detach()
+            if self.objectives[key].labelled:
+                loss = loss + weights[key] * (ce * share).sum() / targets
+                parts[key] = ((ce * whole).sum() / targets).detach()
+                parts[f"{key}/right"] = ((right_BRT[:, rows] * whole).sum() / targets).detach()
             of = Targets(ce.detach(), share, work.progress)
             for (label, judge), by in zip(judges.items(), judged_by, strict=True):
                 extra = judged[label][:, rows]
@@ -198,7 +199,7 @@ class Step(nn.Module):
             more, figures = sent_losses(self.wire, name, latents, seen[0], read, asked)
             loss, parts = loss + more, parts | figures
         if any(self.objectives[key].source == "questions" for key, _ in work.pieces):
-            parts |= first_tokens(receiver, student_h, ids_BRT, read["weight"] >= 1)
+            parts |= first_tokens(receiver, *work.labelled(self.objectives, student_h, ids_BRT, read["weight"] >= 1))
         return loss, parts
 
     def judge(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from latentwire.objectives import Objective
 from latentwire.types import Latents
 
 
@@ -34,6 +36,14 @@ class Work:
     def passages(self) -> int:
         """How many passages there are."""
         return len(next(iter(self.read.values()))["rows"])
+
+    def labelled(self, objectives: dict[str, Objective], *each: Tensor) -> list[Tensor]:
+        """Of tensors [B, R, ...] about the rows, what is about rows whose targets are right."""
+        sizes = [count for _, count in self.pieces]
+        if all(objectives[key].labelled for key, _ in self.pieces):
+            return list(each)
+        parts = [zip(self.pieces, x.split(sizes, 1), strict=True) for x in each]
+        return [torch.cat([x for (key, _), x in part if objectives[key].labelled], 1) for part in parts]
 
 
 def widen(latents: Latents, count: int) -> Latents:
