@@ -130,8 +130,7 @@ class Step(nn.Module):
         return {key: self.objectives[key] for key in work.active if self.objectives[key].role == "judge"}
 
     def few(self, work: Work) -> int:
-        """How many passages the teacher reads too: the most that a judge asks for. Their order is random, so the first
-        ones will do."""
+        """How many passages the teacher reads too: the most a judge asks for, the first ones, since order is random."""
         return math.ceil(max([judge.taught for judge in self.judges(work).values()], default=0.0) * work.passages)
 
     def one_receiver(
