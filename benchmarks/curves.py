@@ -20,7 +20,7 @@ from typing import Any
 
 from curves_table import fill, fitted, table
 from methods_config import READERS, ROOT, smoke
-from side_by_side import Job, run_all, with_retention
+from side_by_side import Job, command, measured, run_all
 
 RESULTS = ROOT / "benchmarks" / "results" / "curves.json"
 Setting = dict[str, float | str]
@@ -94,7 +94,7 @@ def jobs(given: argparse.Namespace) -> list[tuple[Path, Job]]:
     from latentwire.config import config_hash
 
     todo: list[tuple[Path, Job]] = []
-    for name, setting in points(given.only).items():
+    for name, setting in points([]).items():
         job: Job = {"name": name, "facts": {"name": name, "setting": setting}, "config": config(setting, given)}
         job |= {"n": given.n, "data_dir": given.data_dir, "references": name == "middle"}
         todo.append((given.out / f"{name}-{config_hash({**job, 'data_dir': None})}", job))
@@ -103,40 +103,20 @@ def jobs(given: argparse.Namespace) -> list[tuple[Path, Job]]:
 
 
 def gathered(todo: list[tuple[Path, Job]], failed: dict[str, str], given: argparse.Namespace) -> dict[str, Any]:
-    """What ``curves.json`` holds: the runs that are finished, and a line through each curve."""
-    runs = [json.loads(path.read_text()) for folder, _ in todo if (path := folder / "result.json").is_file()]
-    references = with_retention(runs)
-    facts = {key: [run.pop(key) for run in runs] for key in ("data", "seed", "versions", "device")}
-    return {
-        "budget": {"minutes": given.minutes, "windows": given.windows, "made": given.made, "parallel": given.parallel},
-        "smoke": given.smoke,
-        "n": sorted({data["n"] for data in facts["data"]}),
-        "seed": given.seed,
-        "versions": facts["versions"][-1] if runs else {},
-        "device": sorted(set(facts["device"])),
-        "references": references,
-        "runs": runs,
-        "lines": fitted(runs, CURVES, MIDDLE),
-        "failed": failed,
-    }
+    """What ``curves.json`` holds: all finished runs of this budget, also those that ``--only`` leaves out now, and a
+    line through each curve."""
+    found = measured(todo, given)
+    budget = {"minutes": given.minutes, "windows": given.windows, "made": given.made, "parallel": given.parallel}
+    return {"budget": budget, **found, "lines": fitted(found["runs"], CURVES, MIDDLE), "failed": failed}
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split(":")[0])
-    parser.add_argument("--out", type=Path, default=Path("runs/curves"), help="folder of the runs")
-    parser.add_argument("--results", type=Path, help="file of figures (benchmarks/results/curves.json)")
-    parser.add_argument("--data-dir", help="folder with training data (or LATENTWIRE_DATA)")
+    parser = command(__doc__, "curves", 1000)
     parser.add_argument("--minutes", type=float, default=3.0, help="of the middle run")
     parser.add_argument("--windows", type=int, default=200_000, help="passages of text of the middle run")
     parser.add_argument("--made", type=int, default=90_000, help="passages with made questions of the middle run")
-    parser.add_argument("--parallel", type=int, default=1, help="runs side by side")
     parser.add_argument("--only", nargs="*", default=[], choices=[*CURVES, "causes"], help="of the curves")
-    parser.add_argument("--reader", nargs="*", default=[], metavar="NAME=DIR", help="other readers than the sandbox's")
-    parser.add_argument("--n", type=int, default=1000, help="questions kept aside")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--smoke", action="store_true", help="two tiny steps of each on a CPU")
-    parser.add_argument("--table", action="store_true", help="only write the tables into docs/log.md")
     given = parser.parse_args(argv)
     given.corpus, given.steps, given.out = {}, None, given.out.resolve()
     given.readers = READERS | dict(item.split("=", 1) for item in given.reader)
@@ -156,12 +136,14 @@ def main(argv: list[str] | None = None) -> int:
     if given.smoke:
         smoke(given)
     todo = jobs(given)
+    wanted = points(given.only)
+    chosen = [run for run in todo if run[1]["name"] in wanted]
 
     def write(failed: dict[str, str]) -> None:
         given.results.parent.mkdir(parents=True, exist_ok=True)
         given.results.write_text(json.dumps(gathered(todo, failed, given), indent=1) + "\n", encoding="utf-8")
 
-    failed = run_all(todo, given.parallel, write)
+    failed = run_all(chosen, given.parallel, write)
     print(table(json.loads(given.results.read_text(encoding="utf-8"))))
     return int(bool(failed))
 

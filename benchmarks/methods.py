@@ -24,7 +24,7 @@ from typing import Any
 
 from methods_config import RATIO, READERS, ROOT, config, plan, smoke
 from methods_table import fill, table
-from side_by_side import Job, run_all, with_retention
+from side_by_side import Job, command, measured, run_all
 
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -53,39 +53,17 @@ def jobs(given: argparse.Namespace) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 def gathered(todo: list[tuple[Path, dict]], failed: dict[str, str], given: argparse.Namespace) -> dict[str, Any]:
     """What ``methods.json`` holds: all finished runs of this budget, also those that ``--only`` leaves out now."""
-    runs = [json.loads(path.read_text()) for folder, _ in todo if (path := folder / "result.json").is_file()]
-    references = with_retention(runs)
-    facts = {key: [run.pop(key) for run in runs] for key in ("data", "seed", "versions", "device")}
-    return {
-        "budget": {"steps": given.steps, "minutes": given.minutes, "parallel": given.parallel},
-        "ratio": RATIO,
-        "smoke": given.smoke,
-        "n": sorted({data["n"] for data in facts["data"]}),
-        "seed": given.seed,
-        "versions": facts["versions"][-1] if runs else {},
-        "device": sorted(set(facts["device"])),
-        "references": references,
-        "runs": runs,
-        "failed": failed,
-    }
+    budget = {"steps": given.steps, "minutes": given.minutes, "parallel": given.parallel}
+    return {"budget": budget, "ratio": RATIO, **measured(todo, given), "failed": failed}
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split(":")[0])
-    parser.add_argument("--out", type=Path, default=Path("runs/methods"), help="folder of the runs")
-    parser.add_argument("--results", type=Path, help="file of figures (benchmarks/results/methods.json)")
-    parser.add_argument("--data-dir", help="folder with training data (or LATENTWIRE_DATA)")
+    parser = command(__doc__, "methods", 500)
     parser.add_argument("--steps", type=int, help="of each run (1500 if no minutes are given)")
     parser.add_argument("--minutes", type=float, help="of each run, whatever runs beside it")
-    parser.add_argument("--parallel", type=int, default=1, help="runs side by side")
     parser.add_argument("--only", nargs="*", default=[], metavar="ENCODER+INJECTION")
     parser.add_argument("--set", nargs="*", default=[], metavar="METHOD.KEY=VALUE", help="what a method must be told")
-    parser.add_argument("--reader", nargs="*", default=[], metavar="NAME=DIR", help="other readers than the sandbox's")
-    parser.add_argument("--n", type=int, default=500, help="questions")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--smoke", action="store_true", help="two tiny steps of each on a CPU")
-    parser.add_argument("--table", action="store_true", help="only write the table into docs/methods.md")
     given = parser.parse_args(argv)
     given.corpus, given.out = {}, given.out.resolve()
     given.readers = READERS | dict(item.split("=", 1) for item in given.reader)

@@ -5,6 +5,7 @@ A finished run is not repeated, one that was stopped goes on, one that fails is 
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -13,8 +14,8 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
-from itertools import cycle
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 Job = dict[str, Any]
@@ -60,13 +61,13 @@ def work(folder: Path) -> None:
     part.replace(folder / "result.json")
 
 
-def run_one(folder: Path, job: Job, gpu: int | None = None) -> str | None:
+def run_one(folder: Path, job: Job, gpu: str | None = None) -> str | None:
     """Run a job unless it is finished; returns why it failed."""
     if (folder / "result.json").is_file():
         return None
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "job.json").write_text(json.dumps(job, indent=1))
-    place = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)}
+    place = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
     with (folder / "log.txt").open("w") as log:
         code = subprocess.run(
             [sys.executable, __file__, str(folder)], stdout=log, stderr=subprocess.STDOUT, check=False,
@@ -84,21 +85,38 @@ def run_all(todo: list[tuple[Path, Job]], parallel: int, after: Callable[[dict[s
 
     after: called when a job is over, with what failed so far.
     """
-    import torch
+    places: Queue[str | None] = Queue()
+    gpus = visible_gpus()
+    for number in range(parallel):
+        places.put(gpus[number % len(gpus)] if gpus else None)
 
-    gpus = cycle(range(torch.cuda.device_count()) or [None])
+    def one(folder: Path, job: Job) -> str | None:
+        place = places.get()  # a run that ends makes room on its own GPU: none gets more than its share
+        try:
+            return run_one(folder, job, place)
+        finally:
+            places.put(place)
+
     failed: dict[str, str] = {}
     with ThreadPoolExecutor(parallel) as pool:
-        running = {pool.submit(run_one, folder, job, next(gpus)): (folder, job) for folder, job in todo}
+        running = {pool.submit(one, folder, job): (folder, job) for folder, job in todo}
         for number, done in enumerate(as_completed(running), 1):
             folder, job = running[done]
             if why := done.result():
                 failed[job["name"]] = why
-            print(
-                f"{number}/{len(todo)} {job['name']}: {why or 'finished'} ({folder.name})", file=sys.stderr, flush=True
-            )
+            told = f"{job['name']}: {why or 'finished'} ({folder.name})"
+            print(f"{number}/{len(todo)} {told}", file=sys.stderr, flush=True)
             after(failed)
     return failed
+
+
+def visible_gpus() -> list[str]:
+    """Names of the GPUs that runs may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = torch.cuda.device_count()
+    return named.split(",")[:count] if named else [str(number) for number in range(count)]
 
 
 def with_retention(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -114,6 +132,37 @@ def with_retention(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
             kept = None if none is None or full is None else retention(row["f1"], none, full)
             row["retention"] = None if kept is None else round(kept, 4)
     return references
+
+
+def command(description: str | None, name: str, n: int) -> argparse.ArgumentParser:
+    """What every benchmark of this kind is told. name: of its folder and its file. n: questions."""
+    parser = argparse.ArgumentParser(description=(description or "").split(":")[0])
+    parser.add_argument("--out", type=Path, default=Path("runs") / name, help="folder of the runs")
+    parser.add_argument("--results", type=Path, help=f"file of figures (benchmarks/results/{name}.json)")
+    parser.add_argument("--data-dir", help="folder with training data (or LATENTWIRE_DATA)")
+    parser.add_argument("--parallel", type=int, default=1, help="runs side by side")
+    parser.add_argument("--reader", nargs="*", default=[], metavar="NAME=DIR", help="other readers than the sandbox's")
+    parser.add_argument("--n", type=int, default=n, help="questions kept aside")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--smoke", action="store_true", help="two tiny steps of each on a CPU")
+    parser.add_argument("--table", action="store_true", help="only write the table into its page")
+    return parser
+
+
+def measured(todo: list[tuple[Path, Job]], given: argparse.Namespace) -> dict[str, Any]:
+    """What the files of all benchmarks of this kind hold: the runs that are finished, and what they ran on."""
+    runs = [json.loads(path.read_text()) for folder, _ in todo if (path := folder / "result.json").is_file()]
+    references = with_retention(runs)
+    facts = {key: [run.pop(key) for run in runs] for key in ("data", "seed", "versions", "device")}
+    return {
+        "smoke": given.smoke,
+        "n": sorted({data["n"] for data in facts["data"]}),
+        "seed": given.seed,
+        "versions": facts["versions"][-1] if runs else {},
+        "device": sorted(set(facts["device"])),
+        "references": references,
+        "runs": runs,
+    }
 
 
 if __name__ == "__main__":

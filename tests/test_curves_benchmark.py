@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from collections import Counter
 from pathlib import Path
+from threading import Lock
+from time import sleep
 from types import SimpleNamespace
 
 import pytest
@@ -66,6 +69,32 @@ def test_a_line_finds_what_each_doubling_leaves_of_the_loss(script, tmp_path):
     assert table.fill(page, tmp_path) == page and page.endswith("after\n")
 
 
+def test_the_page_holds_what_the_file_holds(script):
+    page = (BENCHMARKS.parent / "docs" / "log.md").read_text(encoding="utf-8")
+    assert "<!-- curves:begin curves.json -->" in page
+    assert script.fill(page) == page, "run python benchmarks/curves.py --table"
+
+
+def test_runs_share_the_gpus_evenly_and_use_no_others(script, tmp_path, monkeypatch):
+    side, held, most = importlib.import_module("side_by_side"), Counter(), Counter()
+    lock = Lock()
+
+    def busy(folder, job, gpu):
+        with lock:
+            held[gpu] += 1
+            most[gpu] = max(most[gpu], held[gpu])
+        sleep(job["time"])
+        with lock:
+            held[gpu] -= 1
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr(side, "run_one", busy)
+    todo = [(tmp_path / str(i), {"name": str(i), "time": 0.05 if i % 2 else 0.005}) for i in range(12)]
+    assert side.run_all(todo, 4, lambda failed: None) == {}
+    assert most == {"5": 2, "7": 2}
+
+
 def test_a_smoke_run_measures_its_points(script, tiny_readers, tmp_path, monkeypatch, capsys):
     side = importlib.import_module("side_by_side")
 
@@ -84,3 +113,7 @@ def test_a_smoke_run_measures_its_points(script, tiny_readers, tmp_path, monkeyp
     assert {run["steps"] for run in found["runs"]} == {2} and found["n"] == [4] and not found["lines"]
     assert [row["condition"] for row in found["references"]] == ["text", "none"] * 2
     assert "| middle | 2 |" in capsys.readouterr().out
+    # asked for a part of them again, the file keeps them all
+    monkeypatch.setattr(side.subprocess, "run", lambda *_, **__: pytest.fail("a finished run was repeated"))
+    assert script.main(["--smoke", "--out", str(tmp_path), "--n", "4", "--only", "causes", "--reader", *readers]) == 0
+    assert json.loads((tmp_path / "curves.json").read_text())["runs"] == found["runs"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from latentwire.evaluation.kinds import kind_of, pieces
+from latentwire.evaluation.merge import merge
 from latentwire.evaluation.runner import evaluate
 from latentwire.types import Example
 
@@ -31,7 +32,7 @@ def test_pieces_are_of_the_answer_as_it_stands_in_the_layout(tiny_wire):
         assert (found[1] == list("1911")) == (name == "qwen2")
 
 
-def test_f1_is_split_by_kind(tiny_wire):
+def test_f1_is_split_by_kind(tiny_wire, tmp_path):
     examples = [
         Example("a", "Roald Amundsen arrived on 14 December 1911.", "When?", ("14 December 1911",)),
         Example("b", "Roald Amundsen arrived on 14 December 1911.", "Who?", ("Roald Amundsen",)),
@@ -45,3 +46,11 @@ def test_f1_is_split_by_kind(tiny_wire):
         assert sum(row["n"] for row in mine) == 3 and next(row["n"] for row in mine if row["kind"] == "digits") == 2
         whole = next(r for r in results["rows"] if (r["receiver"], r["condition"]) == (name, "latents"))
         assert sum(row["n"] * row["f1"] for row in mine) / 3 == pytest.approx(whole["f1"], abs=1e-3)
+    # each receiver by itself, its rows spread over two runs: joined, they are split just so
+    parts = []
+    for name in tiny_wire.receivers:
+        for conditions in (("latents", "zero"), ("text", "none")):
+            parts.append(tmp_path / f"{name}-{conditions[0]}")
+            evaluate(tiny_wire, examples, conditions=conditions, receivers=[name], out=parts[-1], progress=False)
+    joined = merge(tmp_path / "joined", parts, tiny_wire)
+    assert sorted(map(str, joined["kinds"])) == sorted(map(str, rows))

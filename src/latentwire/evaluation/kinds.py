@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from latentwire.evaluation.items import Items
 from latentwire.evaluation.metrics import retention
 from latentwire.evaluation.results import Key
 from latentwire.prompt import Prompt
@@ -33,12 +32,12 @@ def pieces(prompt: Prompt, answers: list[str]) -> list[list[str]]:
     return [[piece.strip() for piece in row if piece.strip()] for row in rows]
 
 
-def by_kind(wire: Wire, items: Items, said: dict[Key, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+def by_kind(wire: Wire, first: list[str], said: dict[Key, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """Rows ``{receiver, condition, ratio, bits, kind, n, f1, retention}`` for text, none and latents; the kinds are by
-    the first two receivers' tokenizers. Empty with fewer than two receivers. ``said``: answers by row, in order."""
+    the first two receivers' tokenizers. Empty with fewer than two receivers. first: the first right answer of
+    each question. said: answers by row, in the same order."""
     if len(wire.receivers) < 2:
         return []
-    first = [e.answers[0] for e in items.examples]
     cuts = [pieces(wire.get_receiver(name).prompt, first) for name in wire.receivers[:2]]
     kinds = [kind_of(answer, list(both)) for answer, *both in zip(first, *cuts, strict=True)]
     scores: dict[Key, dict[str, list[float]]] = {}

@@ -1,20 +1,25 @@
-"""Results of several processes as one: ``python -m latentwire.evaluation.merge OUT DIR DIR …``.
+"""Results of several processes as one: ``python -m latentwire.evaluation.merge OUT DIR DIR … [--wire WIRE]``.
 
 Receivers may be evaluated side by side; their rows belong together if encoder, data, mode, slots and seed are the same.
 From a directory of another mode or of other slots only the rows of full text and no context are taken, which depend on
-neither. Retention is worked out anew, so that a directory may have the rows that another one's are compared with.
+neither. Retention is worked out anew, so that a directory may have the rows that another one's are compared with. The
+kinds of answers are by two receivers' tokenizers: where each receiver was evaluated by itself, they need the wire.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from latentwire.errors import UserError
-from latentwire.evaluation.results import MEASURED_ON, both, with_retention
+from latentwire.evaluation.kinds import by_kind
+from latentwire.evaluation.results import MEASURED_ON, Key, both, key_of, with_retention
 from latentwire.evaluation.runner import PREDICTIONS, RESULTS
+
+if TYPE_CHECKING:
+    from latentwire.wire import Wire
 
 ANY = ("text", "none")
 """Conditions that are the same in every mode and for all slots."""
@@ -28,8 +33,9 @@ def _alike(part: dict[str, Any], whole: dict[str, Any]) -> bool:
     return all(part.get(key) == whole.get(key) for key in ("mode", "slots"))
 
 
-def merge(out: Path, directories: list[Path]) -> dict[str, Any]:
-    """Write the joined ``results.json`` and ``predictions.jsonl`` to ``out``."""
+def merge(out: Path, directories: list[Path], wire: Wire | None = None) -> dict[str, Any]:
+    """Write the joined ``results.json`` and ``predictions.jsonl`` to ``out``. wire: of at least two receivers, if
+    answers are to be split by kind anew."""
     parts = [json.loads((directory / RESULTS).read_text()) for directory in directories]
     whole = parts[0]
     for part, directory in zip(parts[1:], directories[1:], strict=True):
@@ -54,19 +60,46 @@ def merge(out: Path, directories: list[Path]) -> dict[str, Any]:
     with_retention(whole["rows"])
     for kind in {row["kind"] for row in whole["kinds"]}:
         with_retention([row for row in whole["kinds"] if row["kind"] == kind])
+    lines: dict[tuple, str] = {}
+    for directory, part in zip(directories, parts, strict=True):
+        same = _alike(part, whole)
+        for line in (directory / PREDICTIONS).read_text().splitlines():
+            said = json.loads(line)
+            if same or said["condition"] in ANY:
+                lines[(*_name(said), said.get("id"))] = line
+    if wire is not None:
+        whole["kinds"] = _kinds(wire, [json.loads(line) for line in lines.values()])
     out.mkdir(parents=True, exist_ok=True)
     (out / RESULTS).write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
-    with (out / PREDICTIONS).open("w") as file:
-        lines: dict[tuple, str] = {}
-        for directory, part in zip(directories, parts, strict=True):
-            same = _alike(part, whole)
-            for line in (directory / PREDICTIONS).read_text().splitlines():
-                said = json.loads(line)
-                if same or said["condition"] in ANY:
-                    lines[(*_name(said), said.get("id"))] = line
-        file.writelines(f"{line}\n" for line in lines.values())
+    (out / PREDICTIONS).write_text("".join(f"{line}\n" for line in lines.values()))
     return whole
 
 
+def _kinds(wire: Wire, said: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    first = {line["id"]: line["answers"][0] for line in said}
+    rows: dict[Key, dict[str, dict[str, Any]]] = {}
+    for line in said:
+        rows.setdefault(key_of(line), {})[line["id"]] = line
+    return by_kind(wire, list(first.values()), {key: [row[i] for i in first] for key, row in rows.items()})
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split(":")[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("directories", type=Path, nargs="+", metavar="DIR", help="what an evaluation wrote")
+    parser.add_argument("--wire", help="the wire, to split answers by kind anew")
+    given = parser.parse_args()
+    try:
+        wire = None
+        if given.wire:
+            from latentwire.wire import Wire
+
+            wire = Wire.from_pretrained(given.wire)
+        merge(given.out, given.directories, wire)
+    except UserError as error:
+        parser.exit(1, f"error: {error}\n")
+
+
 if __name__ == "__main__":
-    merge(Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]])
+    main()
