@@ -26,7 +26,8 @@ class LinkConfig:
     """receiver: checkpoint directory, hub id or ``sandbox:NAME``. prompt: the layout this receiver was trained with.
 
     start: a trained wire (directory, hub id or ``sandbox``) whose link of the same name, receiver and config gives a
-    new link its first weights. freeze: these weights stay as they are while the rest of a new wire trains.
+    new link its first weights. like: a link of the wire that this one joins; its adapter, which takes the same latents apart
+    already, gives this one's all weights of the same name and shape. freeze: these weights stay as they are while the rest of a new wire trains.
     lora: low-rank additions to the receiver where it reads on top of latents (needs the extra ``lora``); None: it stays
     as it is.
     """
@@ -36,6 +37,7 @@ class LinkConfig:
     injection: InjectionConfig = field(default_factory=KVPrefixConfig)
     prompt: PromptConfig = field(default_factory=PromptConfig)
     start: str = ""
+    like: str = ""
     freeze: bool = False
     lora: LoRAConfig | None = None
 
@@ -61,6 +63,15 @@ class Link(nn.Module):
         self.adapter.calibrate(receiver, texts)
         self.injection.calibrate(receiver, texts)
         self.fertility.fill_(sum(map(len, receiver.prompt.context_ids(texts))) / source_tokens)
+
+    def begin_like(self, other: Link) -> None:
+        """Give the adapter what fits of another link's. UserError: nothing does."""
+        own, there = self.adapter.state_dict(), other.adapter.state_dict()
+        fits = {key: value for key, value in there.items() if key in own and own[key].shape == value.shape}
+        if not fits:
+            raise UserError(f"no weight of the adapter of link {self.config.like!r} has a place in this link's; give "
+                            "both the same type and width")  # fmt: skip
+        self.adapter.load_state_dict(own | fits)
 
     def by_rate(self) -> dict[float, list[nn.Parameter]]:
         """What the link learns, by its learning rate as a share of the links'."""

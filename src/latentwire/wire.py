@@ -180,11 +180,15 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire", tags=["prompt-co
         """Add a receiver with a new, untrained link; encoder and other links stay as they are."""
         if name in self.frozen:
             raise UserError(f"this wire already has a receiver {name!r}; give the new one another name")
+        if config.like and config.like not in self.links:
+            raise UserError(f"links.{name}.like is {config.like!r}, this wire has: {', '.join(self.receivers)}")
         path = resolve(config.receiver)
         receiver = load_receiver(path, name, prompt=config.prompt, device=self.device)
         self.frozen[name] = receiver
         self.settings = WireConfig(self.settings.encoder, {**self.settings.links, name: config})
         self.links[name] = Link(config, self.settings.encoder.d_z, receiver).to(self.device)
+        if config.like:
+            self.links[name].begin_like(self.links[config.like])
         self.calibrate(name, texts)
 
     def _save_pretrained(self, save_directory: Path) -> None:

@@ -18,7 +18,8 @@ class CorpusConfig:
 
     made: passages of plain text whose questions are made from their own sentences (see data/cloze.py), added to
     the people's. made_lines: of ``all`` articles, or only of the ``odd`` or ``even`` ones by their number in their
-    file; the readers that come along have seen questions made of the even ones. prompts: of all these questions so
+    file; the readers that come along have seen questions made of the even ones. written: passages of ``written`` in the
+    data directory, whose questions a small model has written (see sandbox/asker.py), added as well. prompts: of all these questions so
     many are encoded behind their passages as well, for draws of prompt mode.
 
     shortest, longest: encoder tokens of a passage. row: tokens of a row of text (continuation, recall). asked: tokens
@@ -34,6 +35,7 @@ class CorpusConfig:
     crops: int = 0
     made: int = 0
     made_lines: str = "all"
+    written: int = 0
     prompts: int = 0
     shortest: int = 128
     longest: int = 256

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from latentwire.data.crops import cropped
 from latentwire.data.rows import data_dir, read_examples
 from latentwire.data.squad import kept_aside, load_split
+from latentwire.data.written import written
 from latentwire.data.text import iter_articles
 from latentwire.errors import UserError
 from latentwire.prompt import Prompt
@@ -170,6 +171,8 @@ def read_questions(config: TrainConfig, data: str | None) -> tuple[list[Example]
     if config.corpus.made:
         where = Path(config.corpus.text) if config.corpus.text else data_dir(data)
         made = made_questions(iter_articles(where, lines=config.corpus.made_lines), config.corpus, config.seed)
+    if config.corpus.written:
+        made += written(data_dir(data), config.corpus.written)
     if not config.corpus.questions:
         where = data_dir(data)
         return _with_crops(load_split(where, "train"), config) + made, load_split(where, "dev")
