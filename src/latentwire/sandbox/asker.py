@@ -37,7 +37,7 @@ IGNORE = -100  # what transformers leaves out of a loss
 class AskerConfig:
     """start: the reader to begin with. epochs: over all passages, each time with their questions in another order.
     batch: passages a step. rate: peak learning rate, falling in a half cosine. longest: tokens of a row; questions that
-    do not fit are left out. limit: passages at most (0: all)."""
+    do not fit are left out. limit: passages to learn from, and kept aside, at most (0: all)."""
 
     name: str = "asker"
     start: str = "sandbox:llama"
@@ -118,7 +118,7 @@ def train(config: AskerConfig, data: Path) -> Path:
     for path in sorted((data / "nq").glob("train.jsonl*")):
         people += read_examples(path)
     known, aside = (by_passage(split) for split in (people, load_split(data, "dev")))
-    known = known[: config.limit or None]
+    known, aside = known[: config.limit or None], aside[: config.limit or None]
     rng = Random(config.seed)
     learnt = [row for _ in range(config.epochs) for row in _shuffled(rows(known, prompt, config.longest, rng), rng)]
     held = rows(aside, prompt, config.longest, rng)
@@ -162,7 +162,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m latentwire.sandbox.asker", description=(__doc__ or "").split(":")[0] + "."
     )
-    parser.add_argument("config", help="a YAML file, for example configs/sandbox/asker.yaml")
+    parser.add_argument("config", help="a YAML file, for example configs/sandbox/askers/asker.yaml")
     parser.add_argument("overrides", nargs="*", help="key=value, for example epochs=2 start=sandbox:qwen2")
     parser.add_argument("--data-dir", help="folder with squad/ and perhaps nq/ (else LATENTWIRE_DATA)")
     given = parser.parse_intermixed_args(arguments)
