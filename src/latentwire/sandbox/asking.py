@@ -101,6 +101,9 @@ def write(
                 show(many, f"{asked:,} questions")
                 if time.monotonic() > until:
                     break
+    if not asked:
+        partial.unlink()
+        raise UserError(f"no question about {many} passages could be used; this asker has learnt too little")
     partial.replace(path)
     return many, asked
 
