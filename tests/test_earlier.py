@@ -74,6 +74,26 @@ def test_a_link_that_joins_starts_from_the_earlier_one_too(tiny_readers, earlier
     assert same(wire.links["qwen2"], earlier[0].links["qwen2"])
 
 
+def test_a_joiner_s_adapter_begins_like_another_link_s(tiny_readers):
+    wire = wire_of(tiny_readers, {"llama": link_config(tiny_readers, "llama")})
+    wire.join("qwen2", link_config(tiny_readers, "qwen2", like="llama"), [WORDS])
+    mine, theirs = (wire.links[name].adapter.state_dict() for name in ("qwen2", "llama"))
+    assert mine.keys() == theirs.keys() and all(torch.equal(mine[key], theirs[key]) for key in mine)
+    # what is another shape is made anew
+    other = {"adapter": ResidualAdapterConfig(hidden=2.0), "like": "llama"}
+    wire.join("gpt2", link_config(tiny_readers, "gpt2", **other), [WORDS])
+    mine = wire.links["gpt2"].adapter.state_dict()
+    assert {torch.equal(mine[key], theirs[key]) for key in mine if mine[key].shape == theirs[key].shape} == {True}
+
+
+def test_a_joiner_like_none_is_refused(tiny_readers):
+    wire = wire_of(tiny_readers, {"llama": link_config(tiny_readers, "llama")})
+    with pytest.raises(UserError, match="links.qwen2.like is 'nobody', this wire has: llama"):
+        wire.join("qwen2", link_config(tiny_readers, "qwen2", like="nobody"), [WORDS])
+    with pytest.raises(UserError, match="like needs join"):
+        wire_of(tiny_readers, {"llama": link_config(tiny_readers, "llama", like="qwen2")})
+
+
 @pytest.mark.parametrize("muon", [False, True], ids=["adamw", "muon"])
 def test_a_frozen_link_lets_gradients_through_and_never_moves(tiny_readers, earlier, start, muon):
     links = {"llama": link_config(tiny_readers, "llama", start=start, freeze=True)}

@@ -152,6 +152,8 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire", tags=["prompt-co
         """A new wire: encoder from its pretrained start, links calibrated on ``texts`` (plain text, a few hundred)."""
         if not settings.links:
             raise UserError("the wire has no links; name at least one receiver under links")
+        if odd := [name for name, link in settings.links.items() if link.like]:
+            raise UserError(f"links.{odd[0]}.like needs join: in a new wire no link has learnt anything yet")
         receivers = {
             name: load_receiver(resolve(link.receiver), name, prompt=link.prompt, device=device)
             for name, link in settings.links.items()

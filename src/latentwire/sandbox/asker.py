@@ -106,7 +106,7 @@ def read_back(text: str, prompt: Prompt) -> list[tuple[str, str]]:
 
 def train(config: AskerConfig, data: Path) -> Path:
     """The whole run; returns the checkpoint's folder."""
-    from transformers import AutoModelForCausalLM, DataCollatorForSeq2Seq, Trainer, TrainingArguments
+    from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
     from latentwire.receivers.tokenizer import load_tokenizer
 
@@ -134,8 +134,7 @@ def train(config: AskerConfig, data: Path) -> Path:
         logging_steps=20, report_to="none", disable_tqdm=not sys.stderr.isatty(),
     )  # fmt: skip
     model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
-    collate = DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORE)
-    trainer = Trainer(model=model, args=settings, train_dataset=learnt, eval_dataset=held, data_collator=collate)  # ty: ignore[invalid-argument-type]
+    trainer = Trainer(model=model, args=settings, train_dataset=learnt, eval_dataset=held, data_collator=padded)  # ty: ignore[invalid-argument-type]
     stopped = any((folder / "state").glob("checkpoint-*"))
     trainer.train(resume_from_checkpoint=stopped or None)
     loss = trainer.evaluate()["eval_loss"] if held else None
@@ -150,6 +149,13 @@ def train(config: AskerConfig, data: Path) -> Path:
     partial.replace(target)
     shutil.rmtree(folder / "state", ignore_errors=True)
     return target
+
+
+def padded(batch: list[dict]) -> dict[str, torch.Tensor]:
+    """Rows as one batch. What fills them up stands behind them, where a causal model needs no mask."""
+    ids, labels = ([torch.tensor(row[key]) for row in batch] for key in ("input_ids", "labels"))
+    pad = torch.nn.utils.rnn.pad_sequence
+    return {"input_ids": pad(ids, batch_first=True), "labels": pad(labels, batch_first=True, padding_value=IGNORE)}
 
 
 def _shuffled(made: list[dict], rng: Random) -> list[dict]:
