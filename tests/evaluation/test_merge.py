@@ -74,3 +74,53 @@ def test_every_device_that_rows_were_measured_on_is_named(tmp_path):
     whole = merge(tmp_path / "whole", parts)
     assert whole["device"] == "GPU, cpu"
     assert whole["versions"] == {"torch": "2.0"}
+
+
+def of_text(folder: Path, rows: list[dict], model: str = "00") -> Path:
+    """Rows of text alone, measured beside another encoder."""
+    part(folder, "llama", 4, encoder="other")
+    tree = json.loads((folder / RESULTS).read_text())
+    tree["wire"]["receivers"] = {"llama": model}
+    rows = [{"receiver": "llama", "bits": None, **row} for row in rows]
+    (folder / RESULTS).write_text(json.dumps(tree | {"rows": rows}))
+    (folder / PREDICTIONS).write_text("".join(json.dumps(row | {"id": "1"}) + "\n" for row in rows))
+    return folder
+
+
+def placed(folder: Path) -> Path:
+    """Latents at 4x that take 48 positions."""
+    part(folder, "llama", 4)
+    tree = json.loads((folder / RESULTS).read_text())
+    tree["rows"] = [row | {"kv_positions": 48.0} for row in tree["rows"] if row["condition"] == "latents"]
+    (folder / RESULTS).write_text(json.dumps(tree))
+    return folder
+
+
+CUT = {"condition": "budget-question", "ratio": 4, "f1": 0.2, "kv_positions": 48.0}
+WHOLE = {"condition": "text", "ratio": None, "f1": 0.5, "kv_positions": 190.0}
+NONE = {"condition": "none", "ratio": None, "f1": 0.1, "kv_positions": 0.0}
+
+
+def test_text_alone_may_have_been_measured_beside_another_encoder(tmp_path):
+    parts = [placed(tmp_path / "a"), of_text(tmp_path / "b", [WHOLE, NONE, CUT])]
+    whole = merge(tmp_path / "whole", parts)
+    assert whole["wire"]["encoder"] == "ab"
+    found = {row["condition"]: row["f1"] for row in whole["rows"]}
+    assert found == {"latents": 0.4, "text": 0.5, "none": 0.1, "budget-question": 0.2}
+    assert next(row["retention"] for row in whole["rows"] if row["condition"] == "latents") == 0.75
+
+
+@pytest.mark.parametrize(
+    ("rows", "model", "told"),
+    [
+        ([WHOLE, {**CUT, "condition": "latents"}], "00", "has latents"),
+        ([WHOLE, {**CUT, "condition": "zero"}], "00", "has latents"),
+        ([WHOLE], "11", "its llama is another model"),
+        ([{**CUT, "kv_positions": 47.0}], "00", "other positions at 4x"),
+        ([{**CUT, "ratio": 8}], "00", "other positions at 8x"),
+    ],
+)
+def test_of_another_encoder_nothing_else_is_taken(rows, model, told, tmp_path):
+    parts = [placed(tmp_path / "a"), of_text(tmp_path / "b", rows, model)]
+    with pytest.raises(UserError, match=told):
+        merge(tmp_path / "whole", parts)

@@ -2,7 +2,8 @@
 
 Receivers may be evaluated side by side; their rows belong together if encoder, data, mode, slots and seed are the same.
 From a directory of another mode or of other slots only the rows of full text and no context are taken, which depend on
-neither. Retention is worked out anew, so that a directory may have the rows that another one's are compared with. The
+neither. Text and its first tokens do not depend on latents either: such rows are also taken from a directory of another
+encoder, if the receivers are the same models and as many positions were kept as the latents at hand take. Retention is worked out anew, so that a directory may have the rows that another one's are compared with. The
 kinds of answers are by two receivers' tokenizers: where each receiver was evaluated by itself, they need the wire.
 """
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 ANY = ("text", "none")
 """Conditions that are the same in every mode and for all slots."""
+TEXT = (*ANY, "budget", "budget-question")
+"""Conditions that give text alone, whatever an encoder makes of it."""
 
 
 def _name(row: dict[str, Any]) -> tuple:
@@ -31,6 +34,26 @@ def _name(row: dict[str, Any]) -> tuple:
 
 def _alike(part: dict[str, Any], whole: dict[str, Any]) -> bool:
     return all(part.get(key) == whole.get(key) for key in ("mode", "slots"))
+
+
+def _other_encoder(part: dict[str, Any], whole: dict[str, Any]) -> bool:
+    return part["wire"]["encoder"] != whole["wire"]["encoder"]
+
+
+def _strange(part: dict[str, Any], whole: dict[str, Any]) -> str:
+    """Why rows of another encoder may not stand beside those at hand; nothing if they may."""
+    if odd := sorted({row["condition"] for row in part["rows"]} - set(TEXT)):
+        return f"and has latents ({odd[0]})"
+    models = whole["wire"]["receivers"]
+    for name, model in part["wire"]["receivers"].items():
+        if models.get(name) != model:
+            return f"and its {name} is another model"
+    taken = {(row["receiver"], row["ratio"]): row for row in whole["rows"] if row["condition"] == "latents"}
+    for row in part["rows"]:
+        ours = taken.get((row["receiver"], row["ratio"]))
+        if row["condition"] not in ANY and (ours is None or ours["kv_positions"] != row["kv_positions"]):
+            return f"and gives {row['receiver']} other positions at {row['ratio']}x than the latents"
+    return ""
 
 
 def merge(out: Path, directories: list[Path], wire: Wire | None = None) -> dict[str, Any]:
@@ -42,8 +65,11 @@ def merge(out: Path, directories: list[Path], wire: Wire | None = None) -> dict[
         for key in ("data", "seed"):
             if part.get(key) != whole.get(key):
                 raise UserError(f"{directory} differs in {key!r} from {directories[0]}; they cannot be joined")
-        if part["wire"]["encoder"] != whole["wire"]["encoder"]:
-            raise UserError(f"{directory} is of another encoder than {directories[0]}; they cannot be joined")
+        if _other_encoder(part, whole):
+            strange = _strange(part, whole)
+            if strange:
+                raise UserError(f"{directory} is of another encoder than {directories[0]} {strange}; they cannot be joined")
+            part["wire"] = whole["wire"]
         whole["wire"]["receivers"] |= part["wire"]["receivers"]
         whole["wire"].setdefault("links", {}).update(part["wire"].get("links", {}))
         whole["wire"]["config"] = part["wire"]["config"]
