@@ -88,7 +88,7 @@ def test_a_joiner_s_adapter_begins_like_another_link_s(tiny_readers):
 
 def test_a_joiner_like_none_is_refused(tiny_readers):
     wire = wire_of(tiny_readers, {"llama": link_config(tiny_readers, "llama")})
-    with pytest.raises(UserError, match="links.qwen2.like is 'nobody', this wire has: llama"):
+    with pytest.raises(UserError, match=r"links\.qwen2\.like is 'nobody', this wire has: llama"):
         wire.join("qwen2", link_config(tiny_readers, "qwen2", like="nobody"), [WORDS])
     with pytest.raises(UserError, match="like needs join"):
         wire_of(tiny_readers, {"llama": link_config(tiny_readers, "llama", like="qwen2")})

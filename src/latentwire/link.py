@@ -26,8 +26,9 @@ class LinkConfig:
     """receiver: checkpoint directory, hub id or ``sandbox:NAME``. prompt: the layout this receiver was trained with.
 
     start: a trained wire (directory, hub id or ``sandbox``) whose link of the same name, receiver and config gives a
-    new link its first weights. like: a link of the wire that this one joins; its adapter, which takes the same latents apart
-    already, gives this one's all weights of the same name and shape. freeze: these weights stay as they are while the rest of a new wire trains.
+    new link its first weights. freeze: these weights stay as they are while the rest of a new wire trains.
+    like: a link of the wire that this one joins; its adapter, which takes the same latents apart already, gives this
+    one's all weights of the same name and shape.
     lora: low-rank additions to the receiver where it reads on top of latents (needs the extra ``lora``); None: it stays
     as it is.
     """

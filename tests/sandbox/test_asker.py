@@ -1,4 +1,4 @@
-"""The model that asks, at tiny size: it learns people's questions backwards, is resumed, and what it writes is of use."""
+"""The model that asks, at tiny size: it learns to ask, is resumed, and what it writes is of use."""
 
 from __future__ import annotations
 
@@ -28,13 +28,17 @@ def data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     (folder / "squad").mkdir()
     (folder / "text").mkdir()
-    passages = [f"The {place} expedition of 1911 was led by Amundsen to the pole." for place in ("South", "City", "Roald")]
+    passages = [
+        f"The {place} expedition of 1911 was led by Amundsen to the pole." for place in ("South", "City", "Roald")
+    ]
     with (folder / "squad" / "train.jsonl").open("w") as file:
         for number, passage in enumerate(passages):
             for which, (answer, question) in enumerate(PAIRS):
                 row = {"id": f"squad_v1-train-Pole-{number}-{which}", "context": passage, "question": question}
                 file.write(json.dumps({**row, "answers": [answer]}) + "\n")
-    lines = "\n".join(f"The letter number {n} went from Oslo to the South Pole and was read by many." * 6 for n in range(4))
+    lines = "\n".join(
+        f"The letter number {n} went from Oslo to the South Pole and was read by many." * 6 for n in range(4)
+    )
     (folder / "text" / "some.jsonl").write_text(json.dumps({"title": "Letters", "text": lines}) + "\n")
     return folder
 

@@ -3,8 +3,9 @@
 Receivers may be evaluated side by side; their rows belong together if encoder, data, mode, slots and seed are the same.
 From a directory of another mode or of other slots only the rows of full text and no context are taken, which depend on
 neither. Text and its first tokens do not depend on latents either: such rows are also taken from a directory of another
-encoder, if the receivers are the same models and as many positions were kept as the latents at hand take. Retention is worked out anew, so that a directory may have the rows that another one's are compared with. The
-kinds of answers are by two receivers' tokenizers: where each receiver was evaluated by itself, they need the wire.
+encoder, if the receivers are the same models and as many positions were kept as the latents at hand take. Retention is
+worked out anew, so that a directory may have the rows that another one's are compared with. The kinds of answers are by
+two receivers' tokenizers: where each receiver was evaluated by itself, they need the wire.
 """
 
 from __future__ import annotations
@@ -68,7 +69,9 @@ def merge(out: Path, directories: list[Path], wire: Wire | None = None) -> dict[
         if _other_encoder(part, whole):
             strange = _strange(part, whole)
             if strange:
-                raise UserError(f"{directory} is of another encoder than {directories[0]} {strange}; they cannot be joined")
+                raise UserError(
+                    f"{directory} is of another encoder than {directories[0]} {strange}; they cannot be joined"
+                )
             part["wire"] = whole["wire"]
         whole["wire"]["receivers"] |= part["wire"]["receivers"]
         whole["wire"].setdefault("links", {}).update(part["wire"].get("links", {}))

@@ -130,8 +130,8 @@ def train(config: AskerConfig, data: Path) -> Path:
         output_dir=str(folder / "state"), per_device_train_batch_size=config.batch, num_train_epochs=1,
         per_device_eval_batch_size=config.batch, learning_rate=config.rate, lr_scheduler_type="cosine",
         warmup_steps=config.warmup, weight_decay=config.decay, max_grad_norm=1.0, bf16=cuda, use_cpu=not cuda,
-        seed=config.seed, train_sampling_strategy="sequential", save_steps=-(-steps // config.epochs), save_total_limit=1,
-        logging_steps=20, report_to="none", disable_tqdm=not sys.stderr.isatty(),
+        seed=config.seed, train_sampling_strategy="sequential", save_steps=-(-steps // config.epochs),
+        save_total_limit=1, logging_steps=20, report_to="none", disable_tqdm=not sys.stderr.isatty(),
     )  # fmt: skip
     model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
     trainer = Trainer(model=model, args=settings, train_dataset=learnt, eval_dataset=held, data_collator=padded)  # ty: ignore[invalid-argument-type]

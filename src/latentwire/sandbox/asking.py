@@ -91,7 +91,8 @@ def write(
             order = sorted((i for i in range(len(block)) if lengths[i] <= longest), key=lengths.__getitem__)
             for start in range(0, len(order), batch):
                 group = [block[i] for i in order[start : start + batch]]
-                for number, (text, pairs) in enumerate(zip(group, ask(asker, group, temperature, seed + many))):
+                said = ask(asker, group, temperature, seed + many)
+                for number, (text, pairs) in enumerate(zip(group, said, strict=True)):
                     for answer, question in pairs:
                         name = f"{path.stem}-{many + number}"
                         row = {"id": f"{name}-{asked}", "context": text, "question": question, "answers": [answer]}

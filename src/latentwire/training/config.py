@@ -18,9 +18,9 @@ class CorpusConfig:
 
     made: passages of plain text whose questions are made from their own sentences (see data/cloze.py), added to
     the people's. made_lines: of ``all`` articles, or only of the ``odd`` or ``even`` ones by their number in their
-    file; the readers that come along have seen questions made of the even ones. written: passages of ``written`` in the
-    data directory, whose questions a small model has written (see sandbox/asker.py), added as well. prompts: of all these questions so
-    many are encoded behind their passages as well, for draws of prompt mode.
+    file; the readers that come along have seen questions made of the even ones. written: passages of ``written`` in
+    the data directory, whose questions a small model has written (see sandbox/asker.py), added as well. prompts: of
+    all these questions so many are encoded behind their passages as well, for draws of prompt mode.
 
     shortest, longest: encoder tokens of a passage. row: tokens of a row of text (continuation, recall). asked: tokens
     of a question with its answer.

@@ -14,8 +14,8 @@ from accelerate import Accelerator
 from latentwire.data.crops import cropped
 from latentwire.data.rows import data_dir, read_examples
 from latentwire.data.squad import kept_aside, load_split
-from latentwire.data.written import written
 from latentwire.data.text import iter_articles
+from latentwire.data.written import written
 from latentwire.errors import UserError
 from latentwire.prompt import Prompt
 from latentwire.receivers.tokenizer import tokenizer_hash
