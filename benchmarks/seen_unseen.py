@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import sys
 from pathlib import Path
 from random import Random
 
@@ -21,6 +22,7 @@ import torch
 from latentwire.data.rows import data_dir
 from latentwire.data.squad import load_split
 from latentwire.data.text import iter_articles
+from latentwire.errors import UserError
 from latentwire.objectives import ObjectiveConfig
 from latentwire.objectives.answer import AnswerConfig
 from latentwire.objectives.kl import KLConfig
@@ -55,14 +57,24 @@ def groups(data: Path, passages: int, seed: int) -> dict[str, list[Example]]:
     }
 
 
-@torch.no_grad()
 def main() -> None:
     """The command."""
+    try:
+        _main()
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+@torch.no_grad()
+def _main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split(":")[0])
     parser.add_argument("wire")
     parser.add_argument("--ratio", type=int, nargs="+", default=[4, 8], help="source tokens per latent")
     parser.add_argument("--receiver", nargs="+", help="all of the wire's if left out")
     parser.add_argument("--passages", type=int, default=100, help="of each kind")
+    parser.add_argument(
+        "--asked", type=int, default=40, help="tokens of a question with its answer; longer ones take no part"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data-dir", help="folder with training data (or LATENTWIRE_DATA)")
     parser.add_argument("--out", type=Path)
@@ -71,7 +83,7 @@ def main() -> None:
     wire = Wire.from_pretrained(given.wire, device=device, receivers=given.receiver)
     prompts = {name: wire.frozen[name].prompt for name in wire.receivers}
     objectives: dict[str, ObjectiveConfig] = {"answer": AnswerConfig(), "kl": KLConfig()}
-    corpus = CorpusConfig(longest=wire.encoder.config.window, row=60, asked=40, threads=1, dev=8 * ASKS)
+    corpus = CorpusConfig(longest=wire.encoder.config.window, row=60, asked=given.asked, threads=1, dev=8 * ASKS)
     config = TrainConfig(objectives=objectives, corpus=corpus, asks=ASKS, passages=8, compile="never")
     rows = []
     for kind, examples in groups(data_dir(given.data_dir), given.passages, given.seed).items():

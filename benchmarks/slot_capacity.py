@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import sys
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from latentwire.data.rows import data_dir
 from latentwire.data.squad import load_split
+from latentwire.errors import UserError
 from latentwire.objectives.kl import KLConfig
 from latentwire.receivers import Receiver
 from latentwire.receivers.receiver import pad
@@ -121,6 +123,13 @@ def search(wire: Wire, name: str, ratio: int, slots: int | None, groups: list, s
 
 def main() -> None:
     """The command."""
+    try:
+        _main()
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+def _main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("wire")
     parser.add_argument("receiver")
