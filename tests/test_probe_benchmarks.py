@@ -1,4 +1,4 @@
-"""``benchmarks/seen_unseen.py`` and ``benchmarks/slot_capacity.py`` on small readers: what they measure, and of what."""
+"""``benchmarks/seen_unseen.py`` and ``benchmarks/slot_capacity.py`` on small readers: what they measure, of what."""
 
 from __future__ import annotations
 
