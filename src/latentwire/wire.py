@@ -190,7 +190,7 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire", tags=["prompt-co
         self.settings = WireConfig(self.settings.encoder, {**self.settings.links, name: config})
         self.links[name] = Link(config, self.settings.encoder.d_z, receiver).to(self.device)
         if config.like:
-            self.links[name].begin_like(self.links[config.like])
+            self.links[name].begin_like(self.links[config.like])  # ty: ignore[not-callable]
         self.calibrate(name, texts)
 
     def _save_pretrained(self, save_directory: Path) -> None:

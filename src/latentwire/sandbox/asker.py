@@ -134,7 +134,7 @@ def train(config: AskerConfig, data: Path) -> Path:
         save_total_limit=1, logging_steps=20, report_to="none", disable_tqdm=not sys.stderr.isatty(),
     )  # fmt: skip
     model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
-    trainer = Trainer(model=model, args=settings, train_dataset=learnt, eval_dataset=held, data_collator=padded)  # ty: ignore[invalid-argument-type]
+    trainer = Trainer(model=model, args=settings, train_dataset=learnt, eval_dataset=held, data_collator=padded)
     stopped = any((folder / "state").glob("checkpoint-*"))
     trainer.train(resume_from_checkpoint=stopped or None)
     loss = trainer.evaluate()["eval_loss"] if held else None
