@@ -271,3 +271,8 @@ def test_what_cannot_be_measured_is_refused_before_anything_is(tiny_wire, tmp_pa
 
 def test_every_condition_has_a_row(results):
     assert {row["condition"] for row in results["rows"]} == set(Condition.known())
+
+
+def test_a_receiver_that_was_not_made_for_so_many_slots_is_named(tiny_wire):
+    with pytest.raises(UserError, match=r"llama cannot read that many slots .*--receivers leaves it out"):
+        evaluate(tiny_wire, EXAMPLES, ratios=(4,), slots="half", progress=False)

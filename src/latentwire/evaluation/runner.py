@@ -144,8 +144,11 @@ def _check(wire: Wire, examples: Sequence[Example], ratios: Sequence[int], names
         raise UserError(f"slots is a number or 'half', not {slots!r}")
     for name in names:
         wire.get_receiver(name)
-        for ratio in ratios:
-            slots_of(wire, name, ratio, slots)
+        try:
+            for ratio in ratios:
+                slots_of(wire, name, ratio, slots)
+        except UserError as error:
+            raise UserError(f"{name} cannot read that many slots ({error}); --receivers leaves it out") from None
 
 
 def _data(items: Items, encoded: Encoded | None, codec: Codec) -> Data:
