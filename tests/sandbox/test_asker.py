@@ -122,9 +122,10 @@ def test_stopped_and_resumed_it_ends_with_the_same_weights(data, tiny_readers, t
     monkeypatch.setattr(Trainer, "_save_checkpoint", save_then_stop)
     with pytest.raises(KeyboardInterrupt):
         asker.main(command(data, tiny_readers, tmp_path))
-    assert not (tmp_path / "asker" / "checkpoint").exists()
+    assert not (tmp_path / "asker" / "checkpoint").exists() and len(list((tmp_path / "asker").glob("state-*"))) == 1
     monkeypatch.undo()
     asker.main(command(data, tiny_readers, tmp_path))
     one, two = (load_file(path / "checkpoint" / "model.safetensors") for path in (trained, tmp_path / "asker"))
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+    assert not list((tmp_path / "asker").glob("state-*"))
     assert json.loads((trained / "checkpoint" / "measured.json").read_text())["passages"] == 3

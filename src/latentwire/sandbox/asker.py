@@ -111,6 +111,8 @@ def train(config: AskerConfig, data: Path) -> Path:
     from latentwire.receivers.tokenizer import load_tokenizer
 
     folder = Path(config.out) / config.name
+    # a run of another config goes on from nothing of this one
+    state = folder / f"state-{configs.config_hash(config)}"
     start = resolve(config.start)
     tokenizer = load_tokenizer(start)
     prompt = Prompt(PromptConfig(), tokenizer)
@@ -127,7 +129,7 @@ def train(config: AskerConfig, data: Path) -> Path:
     cuda = torch.cuda.is_available() and config.device != "cpu"
     steps = -(-len(learnt) // config.batch)
     settings = TrainingArguments(
-        output_dir=str(folder / "state"), per_device_train_batch_size=config.batch, num_train_epochs=1,
+        output_dir=str(state), per_device_train_batch_size=config.batch, num_train_epochs=1,
         per_device_eval_batch_size=config.batch, learning_rate=config.rate, lr_scheduler_type="cosine",
         warmup_steps=config.warmup, weight_decay=config.decay, max_grad_norm=1.0, bf16=cuda, use_cpu=not cuda,
         seed=config.seed, train_sampling_strategy="sequential", save_steps=-(-steps // config.epochs),
@@ -135,7 +137,7 @@ def train(config: AskerConfig, data: Path) -> Path:
     )  # fmt: skip
     model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
     trainer = Trainer(model=model, args=settings, train_dataset=learnt, eval_dataset=held, data_collator=padded)
-    stopped = any((folder / "state").glob("checkpoint-*"))
+    stopped = any(state.glob("checkpoint-*"))
     trainer.train(resume_from_checkpoint=stopped or None)
     loss = trainer.evaluate()["eval_loss"] if held else None
     target, partial = folder / "checkpoint", folder / ".checkpoint"
@@ -147,7 +149,7 @@ def train(config: AskerConfig, data: Path) -> Path:
     (partial / "measured.json").write_text(json.dumps(facts, indent=1) + "\n")
     shutil.rmtree(target, ignore_errors=True)
     partial.replace(target)
-    shutil.rmtree(folder / "state", ignore_errors=True)
+    shutil.rmtree(state, ignore_errors=True)
     return target
 
 
