@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from random import Random
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import Trainer
 
 from latentwire.config import load
 from latentwire.data.rows import read_examples
+from latentwire.data.squad import load_split
 from latentwire.prompt import Prompt, PromptConfig
 from latentwire.receivers.tokenizer import load_tokenizer
-from latentwire.sandbox import asker, asking
-from latentwire.sandbox.asker import IGNORE, AskerConfig, read_back, rows
+from latentwire.sandbox import asker, asking, checkpoint, tokenizers
+from latentwire.sandbox.asker import AskerConfig, AskerRun, groups, read_back
+from latentwire.sandbox.trunk import Shape, init
 
 CONFIG = Path(__file__).parents[2] / "configs" / "sandbox" / "askers" / "asker.yaml"
-SMALL = ("epochs=24", "batch=2", "rate=0.01", "warmup=2", "longest=300", "device=cpu")
+SHAPE = {"family": "llama", "vocabulary": 12000, "width": 32, "layers": 2, "heads": 4, "kv_heads": 2, "head_width": 8}
+SHAPE |= {"ff": 48, "positions": 512}
+SMALL = (f"shape={json.dumps(SHAPE)}", "epochs=300", "batch=4", "rate=0.01", "questions={warmup: 2, start: 1.0}",
+         "row=128", "log_every=25", "device=cpu")  # fmt: skip
 PAIRS = [("Amundsen", "Who led it?"), ("1911", "When did they arrive?")]
 
 
@@ -44,41 +49,54 @@ def data(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(data, tiny_readers, tmp_path_factory) -> Path:
+def reader(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("reader") / "reader"
+    checkpoint.export(Shape(**SHAPE), init(Shape(**SHAPE), 0), tokenizers.shipped("llama"), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prompt(reader) -> Prompt:
+    return Prompt(PromptConfig(), load_tokenizer(reader))
+
+
+@pytest.fixture(scope="module")
+def trained(data, reader, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("askers")
-    asker.main(command(data, tiny_readers, out))
+    asker.main(command(data, reader, out))
     return out / "asker"
 
 
-def command(data, readers, out) -> list[str]:
-    return [str(CONFIG), *SMALL, f"start={readers['llama']}", f"out={out}", "--data-dir", str(data)]
+def command(data, reader, out, *more) -> list[str]:
+    return [str(CONFIG), *SMALL, f"start={reader}", f"out={out}", *more, "--data-dir", str(data)]
 
 
 def test_the_config_that_comes_along_is_one():
-    assert load(CONFIG, AskerConfig).start == "sandbox:llama"
+    found = load(CONFIG, AskerConfig)
+    assert found.start == "sandbox:llama" and found.shape.parameters() == 20_836_224
 
 
-def test_a_row_is_a_passage_and_all_its_pairs_read_backwards(tiny_readers):
-    prompt = Prompt(PromptConfig(), load_tokenizer(tiny_readers["llama"]))
-    row = rows([("A passage.", PAIRS)], prompt, 300, Random(0))[0]
-    start = len(prompt.head_ids() + prompt.context_ids(["A passage."])[0])
-    assert row["labels"][:start] == [IGNORE] * start and row["labels"][start:] == row["input_ids"][start:]
-    assert row["input_ids"][-1] == prompt.eos_id
-    text = prompt.tokenizer.decode(row["input_ids"][start:-1])
-    assert sorted(read_back(text.removeprefix(prompt.config.anchor), prompt)) == sorted(PAIRS)
+def test_a_group_is_a_passage_and_all_its_pairs_read_backwards(prompt):
+    group = groups([("A passage.", PAIRS)], prompt, 300, Random(0))[0]
+    assert group.context == prompt.head_ids() + prompt.context_ids(["A passage."])[0]
+    ((anchor, learnt),) = group.blocks
+    assert anchor == prompt.anchor_ids() and learnt[-1] == prompt.eos_id
+    assert sorted(read_back(prompt.tokenizer.decode(learnt[:-1]), prompt)) == sorted(PAIRS)
 
 
-def test_pairs_that_do_not_fit_are_left_out_and_so_is_a_passage_without_any(tiny_readers):
-    prompt = Prompt(PromptConfig(), load_tokenizer(tiny_readers["llama"]))
-    whole = len(rows([("A passage.", PAIRS)], prompt, 300, Random(0))[0]["input_ids"])
-    fewer = rows([("A passage.", PAIRS)], prompt, whole - 1, Random(0))
-    assert len(fewer) == 1 and len(fewer[0]["input_ids"]) < whole - 1
-    assert rows([("A passage.", PAIRS)], prompt, 20, Random(0)) == []
+def test_pairs_that_do_not_fit_are_left_out_and_so_is_a_passage_without_any(prompt):
+    def size(found):
+        return len(found.context) + sum(map(len, found.blocks[0]))
+
+    whole = size(groups([("A passage.", PAIRS)], prompt, 300, Random(0))[0])
+    fewer = groups([("A passage.", PAIRS)], prompt, whole - 1, Random(0))
+    assert len(fewer) == 1 and size(fewer[0]) < whole - 1
+    assert groups([("A passage.", PAIRS)], prompt, 12, Random(0)) == []
 
 
 @pytest.mark.parametrize("text", [" a\nQuestion: b", " a\nQuestion: What? Why?", "\nQuestion: What?", " a", ""])
-def test_what_is_unfinished_is_no_question(text, tiny_readers):
-    assert read_back(text, Prompt(PromptConfig(), load_tokenizer(tiny_readers["llama"]))) == []
+def test_what_is_unfinished_is_no_question(text, prompt):
+    assert read_back(text, prompt) == []
 
 
 def test_it_writes_questions_whose_answers_stand_in_the_passage(data, trained, tmp_path):
@@ -112,20 +130,38 @@ def test_a_part_that_is_none_is_refused(part, data, trained):
         asking.main([str(trained / "checkpoint"), "--part", part, "--data-dir", str(data)])
 
 
-def test_stopped_and_resumed_it_ends_with_the_same_weights(data, tiny_readers, trained, tmp_path, monkeypatch):
-    saved = Trainer._save_checkpoint
+def test_what_was_measured_stands_beside_the_weights(trained):
+    facts = json.loads((trained / "checkpoint" / "measured.json").read_text())
+    assert facts["passages"] == 3 and facts["loss"] is None and facts["steps"] == math.ceil(facts["rows"] / 4)
+    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert {line["phase"] for line in lines} == {"questions"} and lines[-1]["answer"] < lines[0]["answer"] / 4
 
-    def save_then_stop(self, *given, **more):
-        saved(self, *given, **more)
+
+def test_the_loss_on_the_slice_kept_aside_is_told(data, reader, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(asker, "load_split", lambda data, name: load_split(data, "train"))
+    learnt = AskerRun(load(CONFIG, AskerConfig, [*SMALL, f"start={trained / 'checkpoint'}", f"out={tmp_path}"]), data)
+    fresh = AskerRun(load(CONFIG, AskerConfig, [*SMALL, f"start={reader}", f"out={tmp_path}"]), data)
+    after, before = learnt.loss_aside(), fresh.loss_aside()
+    assert after is not None and before is not None and after < before / 4
+
+
+def test_killed_and_resumed_it_ends_with_the_same_weights(data, reader, trained, tmp_path, monkeypatch):
+    saved = AskerRun.save
+
+    def save_then_stop(self, feed):
+        saved(self, feed)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Trainer, "_save_checkpoint", save_then_stop)
+    monkeypatch.setattr(AskerRun, "save", save_then_stop)
     with pytest.raises(KeyboardInterrupt):
-        asker.main(command(data, tiny_readers, tmp_path))
-    assert not (tmp_path / "asker" / "checkpoint").exists() and len(list((tmp_path / "asker").glob("state-*"))) == 1
+        asker.main(command(data, reader, tmp_path, "save_minutes=0"))
+    assert not (tmp_path / "asker" / "checkpoint").exists()
     monkeypatch.undo()
-    asker.main(command(data, tiny_readers, tmp_path))
+    asker.main(command(data, reader, tmp_path, "save_minutes=0"))
     one, two = (load_file(path / "checkpoint" / "model.safetensors") for path in (trained, tmp_path / "asker"))
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
-    assert not list((tmp_path / "asker").glob("state-*"))
-    assert json.loads((trained / "checkpoint" / "measured.json").read_text())["passages"] == 3
+
+
+def test_without_people_s_questions_there_is_nothing_to_learn(data, reader, tmp_path):
+    with pytest.raises(SystemExit, match="no passage of people's questions fits 16 tokens"):
+        asker.main(command(data, reader, tmp_path, "row=16"))

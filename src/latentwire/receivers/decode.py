@@ -1,7 +1,8 @@
 """Batched decoding on top of a prefix: greedy or sampled, rows that have ended leave the batch.
 
 Keys and values are written into room that is made once: joining them anew for every token would copy all of the
-context's for each of them, and that is most of a decoding step's time.
+context's for each of them, and that is most of a decoding step's time. Of the attention kernels, cuDNN's is left out:
+it makes a plan for every new length, and in decoding every step has one.
 """
 
 from __future__ import annotations
@@ -10,16 +11,20 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from latentwire.receivers.attention import own_causal
 from latentwire.receivers.receiver import Receiver, pad
 from latentwire.types import Generated, Prefix
+
+KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 LEAVE = 0.75
 """Ended rows leave once no more than this share of a batch goes on: leaving copies what is held."""
 
 
 @torch.no_grad()
+@sdpa_kernel(KERNELS)
 def generate(
     receiver: Receiver,
     prefix: Prefix,

@@ -52,25 +52,29 @@ class Order:
 
 
 class Feed:
-    """The reader's data on ``device``: rows of text, rows of made and of real questions."""
+    """The reader's data on ``device``: rows of text (none for what learns from questions alone), of made and of real
+    questions."""
 
-    def __init__(self, text: np.ndarray, positions: int, seed: int, device: torch.device) -> None:
+    def __init__(self, text: np.ndarray | None, positions: int, seed: int, device: torch.device) -> None:
         self.device, self.positions, self.seed = device, positions, seed
-        self.text = _narrow(text).to(device)
-        self.orders = {"text": Order(len(text), [seed, 1])}
+        self.orders: dict[str, Order] = {}
+        if text is not None:
+            self.text = _narrow(text).to(device)
+            self.orders["text"] = Order(len(text), [seed, 1])
         self.seen = {"text": 0, "made": 0, "asked": 0}
 
-    def add(self, made: packing.Rows, asked: packing.Rows) -> None:
+    def add(self, made: packing.Rows | None, asked: packing.Rows) -> None:
         """Take up the questions (they are needed later than the text, and are made while training runs)."""
+        given = {"asked": asked} if made is None else {"made": made, "asked": asked}
         # one array for both kinds: a batch that mixes them is still one index
-        both, self.n_made = packing.Rows.join([made, asked]), len(made)
+        both, self.n_made = packing.Rows.join(list(given.values())), 0 if made is None else len(made)
         self.ids, self.place = _narrow(both.ids).to(self.device), _narrow(both.position).to(self.device)
         self.segment = torch.from_numpy(both.segment).to(self.device)
         self.role = torch.from_numpy(both.role).to(self.device)
-        for name, rows in (("made", made), ("asked", asked)):
+        for name, rows in given.items():
             if not len(rows):
                 raise UserError(f"there are no rows of {name} questions; give more data, or longer rows (row=…)")
-        self.orders["made"], self.orders["asked"] = Order(len(made), [self.seed, 2]), Order(len(asked), [self.seed, 3])
+            self.orders[name] = Order(len(rows), [self.seed, {"made": 2, "asked": 3}[name]])
 
     def _index(self, name: str, count: int) -> np.ndarray:
         rows = self.orders[name].take(self.seen[name], count)

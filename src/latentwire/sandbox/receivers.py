@@ -31,14 +31,18 @@ from latentwire.sandbox.config import ReaderConfig
 from latentwire.sandbox.feed import Batch, Feed, dummy
 from latentwire.sandbox.optim import Optimiser
 from latentwire.sandbox.replay import Replay
-from latentwire.sandbox.schedule import Clock
+from latentwire.sandbox.schedule import Clock, Phase
 from latentwire.sandbox.trunk import Trunk, init
+from latentwire.shipped import resolve
 
 
 class Run:
-    """A training run in its folder."""
+    """A training run in its folder. phases: those of the config, if not given."""
 
-    def __init__(self, config: ReaderConfig, data: Path) -> None:
+    kinds = (False, True)
+    """Which batches there are, packed ones or plain ones: both are compiled for."""
+
+    def __init__(self, config: ReaderConfig, data: Path, phases: dict[str, Phase] | None = None) -> None:
         self.config, self.data = config, data
         self.folder = Path(config.out) / config.name
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -47,7 +51,11 @@ class Run:
         self.precision = torch.bfloat16 if self.device.type == "cuda" else torch.float32
         if self.device.type == "cuda":
             torch.backends.cuda.enable_cudnn_sdp(False)
-        fresh = checkpoint.read(config.shape, Path(config.start)) if config.start else init(config.shape, config.seed)
+        fresh = (
+            checkpoint.read(config.shape, Path(resolve(config.start)))
+            if config.start
+            else init(config.shape, config.seed)
+        )
         masters = {n: t.to(self.device).contiguous() for n, t in fresh.items()}
         self.weights = {n: t.to(self.precision, copy=True).requires_grad_() for n, t in masters.items()}
         for leaf in self.weights.values():
@@ -56,7 +64,7 @@ class Run:
         compiled = config.compiled and self.device.type == "cuda"
         self.trunk = Trunk(config.shape, self.weights, compiled)
         self.pass_both_ways = Replay(self._plain).run if compiled and config.graphs else self._plain
-        self.clock = Clock({"language": config.language, "questions": config.questions})
+        self.clock = Clock(phases or {"language": config.language, "questions": config.questions})
         self.tokens = 0
         self.metrics = self.folder / "metrics.jsonl"
         self._pending: Future[tuple[packing.Rows, packing.Rows]] | None = None
@@ -134,7 +142,7 @@ class Run:
     def warm_up(self) -> None:
         """Compile everything on the real shapes before the clock starts; leaves no trace."""
         begun, config = time.monotonic(), self.config
-        for packed in (False, True):
+        for packed in self.kinds:
             self.loss(dummy(config.batch, config.row, packed, self.device))[0].backward()
         for leaf in self.weights.values():
             leaf.grad.zero_()
