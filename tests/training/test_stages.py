@@ -134,6 +134,8 @@ def test_the_stages_in_the_documentation_are_a_config():
         ({"stages": [Stage(1.0, weights={"kll": 1.0})]}, "names 'kll'"),
         ({"receivers": "some"}, "all or sampled"),
         ({"on_collapse": "cry"}, "warn, stop, halve"),
+        ({"lean": {"llama": 2.0}, "receivers": "sampled"}, "only one in each"),
+        ({"lean": {"llama": 0.0}}, "weights above 0"),
         ({"accumulate": 0}, "accumulate is a number from 1"),
     ],
 )
@@ -148,6 +150,24 @@ def test_what_cannot_be_is_refused_before_anything_is_loaded(tiny_config, change
 def test_a_name_of_nothing_that_learns_is_refused(tiny_config, tmp_path):
     with pytest.raises(UserError, match=r"names 'links.lama'.*links\.llama\.adapter"):
         train(tiny_config, ["stages=[{until: 1.0, learn: [links.lama]}]", "corpus.windows=24"], out=tmp_path / "run")
+
+
+def test_lean_names_a_receiver_that_learns(tiny_config, tmp_path):
+    with pytest.raises(UserError, match="lean names 'qwen2'; the links that learn are:"):
+        train(tiny_config, ["lean={qwen2: 2.0}", "corpus.windows=24"], out=tmp_path / "run")
+
+
+def test_kept_text_is_taken_again_whatever_is_asked(tiny_config, tmp_path, monkeypatch):
+    more = ["steps=1", "eval_every=0", "corpus.windows=24", f"corpus.cache={tmp_path / 'cache'}"]
+    train(tiny_config, more, out=tmp_path / "one")
+
+    def refuse(*given):
+        raise AssertionError("made again")
+
+    monkeypatch.setattr("latentwire.training.setup.text_store", refuse)
+    train(tiny_config, [*more, "corpus.asked=70", "corpus.contexts=3"], out=tmp_path / "two")
+    with pytest.raises(AssertionError, match="made again"):
+        train(tiny_config, [*more, "corpus.windows=20"], out=tmp_path / "three")
 
 
 def test_starting_over_forgets_the_checkpoints_of_the_run_before(tiny_config, tmp_path):

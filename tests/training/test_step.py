@@ -80,3 +80,24 @@ def test_a_question_is_learnt_from_beside_its_answer_and_the_figure_stays_that_o
     # the question's share of the loss grows with its weight
     assert more["loss"] - alone["loss"] == pytest.approx(2 * (beside["loss"] - alone["loss"]), rel=1e-3)
     assert beside["loss"] > alone["loss"]
+
+
+def test_the_loss_is_the_mean_over_receivers_and_leans_towards_the_heavier(tiny_wire):
+    prompts = {name: tiny_wire.get_receiver(name).prompt for name in ("llama", "qwen2")}
+    shapes = CorpusConfig(longest=64, row=32, asked=72, stretch=2.0, threads=1)
+    rows = [Example(str(i), WORDS[i : i + 60], "Who led it?", (WORDS[i : i + 9],)) for i in (0, 40)]
+    batches = Batches(
+        question_store(rows, tiny_wire.encoder, prompts, shapes), dict.fromkeys(prompts, 4), 2, 1, torch.device("cpu")
+    )
+    batch = batches.at(torch.arange(2), torch.zeros(2, 1))
+
+    @torch.no_grad()
+    def loss(names: list[str], lean: dict[str, float] | None = None) -> float:
+        step = Step(tiny_wire, {"answer": AnswerConfig().build()}, 32, 16, names, lean)
+        work = step.cut(batch, "questions", 0.0, torch.Generator().manual_seed(0))
+        return float(step.losses(work, 4)[0])
+
+    one, two = loss(["llama"]), loss(["qwen2"])
+    assert one != pytest.approx(two)
+    assert loss(["llama", "qwen2"]) == pytest.approx((one + two) / 2)
+    assert loss(["llama", "qwen2"], {"qwen2": 3.0}) == pytest.approx((one + 3 * two) / 4)

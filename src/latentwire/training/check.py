@@ -74,6 +74,10 @@ def _stages(config: TrainConfig) -> None:
 def _numbers(config: TrainConfig) -> None:
     if config.receivers not in ("all", "sampled"):
         raise UserError(f"receivers is all or sampled, not {config.receivers!r}; links says which ones take part")
+    if config.lean and config.receivers != "all":
+        raise UserError("lean weighs receivers within a step; with receivers: sampled there is only one in each")
+    if any(not weight > 0 for weight in config.lean.values()):
+        raise UserError("lean names weights above 0; links says which receivers take part")
     if config.on_collapse not in ACTIONS:
         raise UserError(f"on_collapse is one of {', '.join(ACTIONS)}, not {config.on_collapse!r}")
     for name in ("accumulate", "keep"):

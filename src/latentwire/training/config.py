@@ -162,6 +162,7 @@ class TrainConfig:
     faster on an H100 that a run has for itself. Elsewhere steps are ordinary.
     score: questions of the slice kept aside that the finished wire answers, to ``dev/results.json`` of the run.
     receivers: ``all`` in every step, or ``sampled``: one a step, drawn from seed and step, for a fraction of its cost.
+    lean: weights of receivers in a step's mean loss (default 1 each): what the encoder keeps leans towards the heavier.
     accumulate: parts that a step of ``passages`` x ``accumulate`` passages is done in, one after another.
     on_collapse: ``warn``, ``stop``, or ``halve`` the weights of the objectives on questions. keep: checkpoints kept.
     """
@@ -194,6 +195,7 @@ class TrainConfig:
     draws: list[Draw] = field(default_factory=list)
     score: int = 0
     receivers: str = "all"
+    lean: dict[str, float] = field(default_factory=dict)
     accumulate: int = 1
     text_warmup: TextWarmup = field(default_factory=TextWarmup)
     own_tokens: OwnTokens = field(default_factory=OwnTokens)

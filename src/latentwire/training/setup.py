@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
@@ -35,6 +36,12 @@ log = logging.getLogger(__name__)
 STORES = ("text", "questions", "prompt", "dev", "dev-prompt")
 """Passages with what stands behind them: text, questions, and questions encoded with the passage; of the latter two
 also those kept aside."""
+DEPENDS = {
+    "text": ("text", "windows", "shortest", "longest", "row", "stretch"),
+    "dev": ("questions", "contexts", "longest", "asked", "stretch"),
+    "dev-prompt": ("questions", "contexts", "longest", "asked", "stretch", "prompts"),
+}
+"""Settings of a corpus that the kept passages of a store depend on; others depend on all but the number of windows."""
 CALIBRATION = 256  # passages from which links take their statistics
 
 
@@ -95,7 +102,7 @@ def assemble(
 
     objectives = {name: objective.build() for name, objective in config.objectives.items()}
     least = max(-(-config.corpus.longest // ratio) for ratio in wire.ratios)
-    step = Step(wire, objectives, config.corpus.row, least, names)
+    step = Step(wire, objectives, config.corpus.row, least, names, config.lean)
     for name in names:
         wire.frozen[name].head()  # read now, or its odd shape would be compiled
     wire.train()
@@ -208,17 +215,18 @@ def tokenise(
     if corpus.longest < encoder.config.window:
         raise UserError(f"corpus.longest ({corpus.longest}) must be at least the encoder's window "
                         f"({encoder.config.window}); give the same number to both")  # fmt: skip
-    key: dict[str, Any] = {
-        "encoder": encoder.reads(),
-        # what is stored depends on tokenizers, not on weights
-        "layouts": {name: (tokenizer_hash(prompt.tokenizer), repr(prompt.config)) for name, prompt in prompts.items()},
-        "corpus": replace(corpus, cache="", threads=0, dev=0),
-        "seed": config.seed,
-    }
+    # what is stored depends on tokenizers, not on weights
+    layouts = {name: (tokenizer_hash(prompt.tokenizer), repr(prompt.config)) for name, prompt in prompts.items()}
+    general = {"encoder": encoder.reads(), "layouts": layouts, "seed": config.seed}
+
+    def kept(name: str, count: int, first: Any, make: Callable[[], Store]) -> Store:
+        rest = (field for field in vars(corpus) if field not in ("cache", "threads", "dev", "windows"))
+        of_corpus = {field: getattr(corpus, field) for field in DEPENDS.get(name, rest)}
+        return cached(name, general | {"corpus": of_corpus, "n": count, "first": first}, corpus.cache, make)
+
     stores: dict[str, Store | None] = dict.fromkeys(STORES)
     if pairs:
-        stores["text"] = cached("text", key | {"n": len(pairs), "first": pairs[0]}, corpus.cache,
-                                lambda: text_store(pairs, encoder, prompts, corpus))  # fmt: skip
+        stores["text"] = kept("text", len(pairs), pairs[0], lambda: text_store(pairs, encoder, prompts, corpus))
     together = {
         name: sampled(rows, corpus.prompts, config.seed) for name, rows in (("prompt", train), ("dev-prompt", dev))
     }
@@ -229,7 +237,7 @@ def tokenise(
             def made(rows: list[Example] = rows, mode: str = mode) -> Store:
                 return question_store(rows, encoder, prompts, corpus, mode)
 
-            stores[name] = cached(name, key | {"n": len(rows), "first": rows[0].id}, corpus.cache, made)
+            stores[name] = kept(name, len(rows), rows[0].id, made)
     for name, store in stores.items():
         if store is not None:
             log.info("%s: %d passages", name, store.size)

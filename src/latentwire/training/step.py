@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from latentwire.errors import UserError
 from latentwire.objectives import KeptTeacher, Objective, Rows
 from latentwire.objectives.base import Targets
 from latentwire.objectives.gate import Gates
@@ -32,11 +33,23 @@ from latentwire.wire import Wire
 class Step(nn.Module):
     """``forward(batch, source, ratio, slots, mode, progress, generator)`` gives the loss and its parts."""
 
-    def __init__(self, wire: Wire, objectives: dict[str, Objective], width: int, least: int, train: list[str]) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        objectives: dict[str, Objective],
+        width: int,
+        least: int,
+        train: list[str],
+        lean: dict[str, float] | None = None,
+    ) -> None:
         """width: tokens of a row. least: a receiver gets at least so many slots, masked ones behind the others, so that
         most draws have one shape.
-        train: the links that take part. UserError: an objective does not go with one of them."""
+        train: the links that take part. lean: weights of receivers in the mean loss, 1 for those not named.
+        UserError: an objective does not go with one of them."""
         super().__init__()
+        if unknown := [name for name in lean or {} if name not in train]:
+            raise UserError(f"lean names {unknown[0]!r}; the links that learn are: {', '.join(train)}")
+        self.lean = {name: (lean or {}).get(name, 1.0) for name in train}
         self.wire, self.objectives, self.width, self.least, self.train_links = wire, objectives, width, least, train
         heads = {name: nn.ModuleDict(self.fitted(name)) for name in train}
         self.heads = nn.ModuleDict({name: own for name, own in heads.items() if len(own)}).to(wire.device)
@@ -119,11 +132,11 @@ class Step(nn.Module):
         metrics: dict[str, Tensor] = {}
         for name in work.read:
             loss, parts = self.one_receiver(name, work, latents, slots, mode)
-            total = total + loss
+            total = total + self.lean[name] * loss
             if (own := self.wire.links[name].adapter.penalty()) is not None:  # ty: ignore[not-callable]
                 total = total + own
             metrics |= {f"{name}/{key}": value for key, value in parts.items()}
-        return total / len(work.read), metrics
+        return total / sum(self.lean[name] for name in work.read), metrics
 
     def judges(self, work: Work) -> dict[str, Objective]:
         """The objectives that judge the targets of this step's rows."""
