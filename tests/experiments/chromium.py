@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -29,24 +28,18 @@ class Chromium:
         self.rest = b""
 
     def __enter__(self) -> Chromium:
-        ends = [*os.pipe(), *os.pipe()]
-        # above 10, so that the numbers 3 and 4, which Chromium reads from and writes to, are free in the child
-        read_in, self.into, self.out, write_out = (fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in ends)
-        for end in ends:
-            os.close(end)
-
-        def take_numbers() -> None:
-            os.dup2(read_in, 3)
-            os.dup2(write_out, 4)
-
+        read_in, self.into = os.pipe()
+        self.out, write_out = os.pipe()
+        # Chromium reads from 3 and writes to 4; a shell of its own gives the pipes these numbers
         command = [
+            "bash", "-c", f'exec "$@" 3<&{read_in} 4>&{write_out}', "chromium",
             binary() or "chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
             "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
             "--remote-debugging-pipe", f"--user-data-dir={self.folder}", "about:blank",
         ]  # fmt: skip
         self.process = subprocess.Popen(
-            command, preexec_fn=take_numbers, pass_fds=(3, 4), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )  # fmt: skip
+            command, pass_fds=(read_in, write_out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         os.close(read_in)
         os.close(write_out)
         target = self.ask("Target.createTarget", url="about:blank")["targetId"]

@@ -24,23 +24,23 @@ class Column(NamedTuple):
 
 
 def percent(value: float) -> str:
-    """``0.876`` as ``88 %``."""
-    return f"{100 * value:.0f} %"
+    """``0.876`` as ``88 %``, ``-0.04`` as ``−4 %`` with a minus as wide as a digit."""
+    return f"{round(100 * value)} %".replace("-", "−")
 
 
 COLUMNS = (
     Column("ratio", "ratio", "tokens of the text per latent", lambda v: f"{v}×"),
     Column("bits", "bits", "bits per value of the packet", str),
-    Column("n", "n", "questions", lambda v: f"{v:,}"),
     Column("f1", "F1", "overlap of words with the right answer, 0 to 1", share),
     Column("f1_ci", "95 %", "bootstrap interval of F1", lambda v: "–".join(share(end) for end in v)),
-    Column("em", "EM", "answers that are exactly right, 0 to 1", share),
     Column("retention", "kept", "of what the text adds to F1 over no context", percent),
+    Column("em", "EM", "answers that are exactly right, 0 to 1", share),
     Column("nll", "NLL", "negative log-likelihood per token of the first right answer", lambda v: f"{v:.2f}"),
     Column("first_token", "1st", "most likely first tokens that begin a right answer, 0 to 1", share),
+    Column("n", "n", "questions", lambda v: f"{v:,}"),
     Column("positions", "positions", "of the whole prompt", lambda v: f"{v:,.1f}"),
     Column("kv_positions", "K/V", "key/value positions that stand for the context", lambda v: f"{v:,.1f}"),
-    Column("own_ratio", "own ratio", "the receiver's own tokens of the context per such position", lambda v: f"{v:.2f}"),
+    Column("own_ratio", "own ratio", "the receiver's own tokens per such position", lambda v: f"{v:.2f}"),
     Column("bytes", "bytes", "of the packet, or of the text given", lambda v: f"{v:,.0f}"),
     Column("cut", "cut", "texts that were cut to the receiver's window", lambda v: f"{v:,}"),
 )  # fmt: skip
@@ -56,31 +56,31 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """A row of the table. na: why the condition says nothing here. cells: one for each column, None where empty.
-    span: F1 with its interval as percent of the widest one, for the bar."""
+    """A row of the table. cells: one for each column, None where empty. span: F1 with its interval as percent of the
+    highest one, for the bar."""
 
     condition: str
     style: Style
-    na: str
     cells: list[Cell | None]
     span: tuple[float, float, float] | None
 
 
 @dataclass(frozen=True)
 class Table:
-    """One receiver's table."""
+    """One receiver's table. absent: ``(condition, ratio, bits, why)`` of the rows that say nothing on this data."""
 
     receiver: str
     columns: list[Column]
     lines: list[Line]
+    absent: list[tuple[str, int | None, int | None, str]]
 
 
 @dataclass(frozen=True)
 class Tile:
-    """What is told first of a receiver: ``(ratio, kept, F1)`` of its latents, and F1 of the text."""
+    """What is told first of a receiver: ``(ratio, kept, F1, its interval)`` of its latents, and F1 of the text."""
 
     receiver: str
-    kept: list[tuple[str, Cell, Cell]]
+    kept: list[tuple[str, Cell | None, Cell | None, Cell | None]]
     text: Cell
 
 
@@ -93,7 +93,13 @@ def tables(run: Evaluation) -> list[Table]:
         and (column.key != "cut" or any(row.get("cut") for row in run.rows))
     ]
     top = max([row["f1_ci"][1] for row in run.rows if row.get("f1_ci")], default=0.0) or 1.0
-    return [Table(name, used, [_line(row, used, top) for row in _of(run, name)]) for name in run.receivers]
+    found = []
+    for name in run.receivers:
+        rows = _of(run, name)
+        lines = [_line(row, used, top) for row in rows if not row.get("na")]
+        absent = [(row["condition"], row["ratio"], row["bits"], row["na"]) for row in rows if row.get("na")]
+        found.append(Table(name, used, lines, absent))
+    return found
 
 
 def cell(row: Row, column: Column) -> Cell | None:
@@ -108,7 +114,7 @@ def _line(row: Row, columns: Sequence[Column], top: float) -> Line:
         low, mid, high = (round(100 * value / top, 1) for value in (row["f1_ci"][0], row["f1"], row["f1_ci"][1]))
         span = (low, mid, high)
     cells = [cell(row, column) for column in columns]
-    return Line(row["condition"], style_of(row["condition"]), row.get("na") or "", cells, span)
+    return Line(row["condition"], style_of(row["condition"]), cells, span)
 
 
 def tiles(run: Evaluation) -> list[Tile]:
@@ -118,12 +124,12 @@ def tiles(run: Evaluation) -> list[Tile]:
     for name in run.receivers:
         text = _row(run, name, "text")
         kept = [
-            (f"{row['ratio']}×", Cell(json.dumps(row["retention"]), percent(row["retention"])), cell(row, named["f1"]))
+            (f"{row['ratio']}×", *(cell(row, named[key]) for key in ("retention", "f1", "f1_ci")))
             for row in _finest(_of(run, name))
             if row["condition"] == "latents" and row.get("retention") is not None
         ]
-        if text and (full := cell(text, named["f1"])) and kept:
-            found.append(Tile(name, [(ratio, k, f) for ratio, k, f in kept if f], full))
+        if text and kept and (full := cell(text, named["f1"])):
+            found.append(Tile(name, kept, full))
     return found
 
 
@@ -184,7 +190,7 @@ def f1_by_bytes(run: Evaluation, receiver: str) -> Figure | None:
         series.append(Series(condition, marked, [r["bytes"] for r in own], scores, bars, notes=notes))
     if all(one.level for one in series):
         return None
-    return draw("F1 by bytes", "F1 by bytes of the packet or text", series, "bytes", "F1", log_x=True)
+    return draw("F1 by bytes", "F1 by bytes of the packet or text", series, "bytes", "F1", log_x=True, floor=0.0)
 
 
 def kinds(run: Evaluation) -> list[Row]:

@@ -19,8 +19,8 @@ SHOWN = 10
 class Shown:
     """One question. text, latents: mean F1 over receivers, and for latents over ratios and bits.
 
-    said: every condition's row, ``(condition, ratio, bits, {receiver: line of predictions.jsonl})``. asked: the question
-    with its context, where it is known.
+    said: every condition's row, ``(condition, ratio, bits, {receiver: line of predictions.jsonl})``. asked: the
+    question with its context, where it is known.
     """
 
     id: str

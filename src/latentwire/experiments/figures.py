@@ -97,12 +97,15 @@ def draw(
     y_label: str,
     ticks: dict[float, str] | None = None,
     log_x: bool = False,
-    log_y: bool = False,
+    wide_y: bool = False,
+    floor: float | None = None,
     marks: Sequence[float] = (),
 ) -> Figure | None:
     """One figure; None where no series has a point that is a number.
 
-    ticks: places on the x axis and what stands there. marks: places on the x axis that get a thin upright line.
+    ticks: places on the x axis and what stands there. log_x: a logarithmic x axis. wide_y: a logarithmic y axis if the
+    values span more than one serves. floor: where the y axis begins, if no value is below it. marks: places on the x
+    axis that get a thin upright line.
     UserError: matplotlib is not installed.
     """
     try:
@@ -110,12 +113,15 @@ def draw(
         from matplotlib.figure import Figure as Canvas
     except ImportError:
         raise missing("matplotlib") from None
-    series = [kept for one in series if (kept := _finite(one, log_x, log_y)).xs or kept.level]
+    series = [kept for one in series if (kept := _finite(one, log_x)).xs or kept.level]
     if not series:
         return None
+    values = [y for one in series for y in one.ys]
+    log_y = wide_y and min(values) > 0 and max(values) > 20 * min(values)
     ink, line = STAND_IN[INK], STAND_IN[LINE]
     settings: dict[str, Any] = {
-        "svg.fonttype": "none", "svg.hashsalt": "latentwire", "font.size": 9, "axes.edgecolor": line, "grid.color": line,
+        "svg.fonttype": "none", "svg.hashsalt": "latentwire", "font.size": 9, "axes.edgecolor": line,
+        "grid.color": line,
         "axes.labelcolor": ink, "text.color": ink, "xtick.color": line, "ytick.color": line, "xtick.labelcolor": ink,
         "ytick.labelcolor": ink, "axes.spines.top": False, "axes.spines.right": False, "text.parse_math": False,
         "axes.formatter.use_mathtext": False,
@@ -130,6 +136,9 @@ def draw(
         for number, one in enumerate(series):
             _line(axes, one, 10 + number)
         _scales(axes, log_x, log_y, series)
+        if floor is not None and min(values) >= floor:
+            top = axes.get_ylim()[1]
+            axes.set_ylim(floor, top if max(values) > floor else floor + 1)
         if ticks:
             axes.set_xticks(list(ticks), list(ticks.values()))
             axes.set_xlim(min(ticks) - 0.4, max(ticks) + 0.4)
@@ -153,14 +162,15 @@ def thinned(xs: Sequence[float], ys: Sequence[float]) -> tuple[list[float], list
     return tuple([sum(v[part]) / len(v[part]) for part in parts] for v in (xs, ys))  # ty: ignore[invalid-return-type]
 
 
-def _finite(one: Series, log_x: bool, log_y: bool) -> Series:
+def _finite(one: Series, log_x: bool) -> Series:
     def shown(x: float, y: float) -> bool:
-        return math.isfinite(x) and math.isfinite(y) and (x > 0 or not log_x) and (y > 0 or not log_y)
+        return math.isfinite(x) and math.isfinite(y) and (x > 0 or not log_x)
 
     if one.level:
         return one
     kept = [place for place, (x, y) in enumerate(zip(one.xs, one.ys, strict=True)) if shown(x, y)]
-    xs, ys, spans, notes = ([v[place] for place in kept] if v else [] for v in (one.xs, one.ys, one.spans, one.notes))
+    xs, ys = [one.xs[place] for place in kept], [one.ys[place] for place in kept]
+    spans, notes = ([v[place] for place in kept] if v else [] for v in (one.spans, one.notes))
     if not spans and not notes:
         xs, ys = thinned(xs, ys)
     return Series(one.label, one.style, xs, ys, spans, False, notes)

@@ -33,7 +33,9 @@ def report(runs: Sequence[Path], out: Path, data: Path | None = None) -> list[st
     UserError: what :func:`read_runs` refuses, ``out`` is a folder, or the extra ``report`` is not installed.
     """
     if out.is_dir():
-        raise UserError(f"{out} is a folder; give the name of the HTML file to write, for example {out / 'report.html'}")
+        raise UserError(
+            f"{out} is a folder; give the name of the HTML file to write, for example {out / 'report.html'}"
+        )
     found = read_runs(runs)
     answered = [run for run in found if isinstance(run, Evaluation) and run.predictions]
     asked = read_examples(data or shipped_valid()) if answered else []
@@ -83,7 +85,6 @@ def _evaluation(run: Evaluation, questions: Mapping[str, Example]) -> dict[str, 
         "lead": _lead(run, sizes),
         "tiles": evaluated.tiles(run),
         "tables": evaluated.tables(run),
-        "absent": list(dict.fromkeys(f"{row['condition']}: {row['na']}" for row in run.rows if row.get("na"))),
         "figures": evaluated.figures(run),
         "kinds": kinds,
         "kind_names": list(dict.fromkeys(name for row in kinds for name in row["f1"])),
@@ -153,4 +154,4 @@ def losses_aside(runs: Sequence[Training]) -> Figure | None:
         style = Style(COLOURS[number % 8] if number < 8 else INK, "o")
         series.append(Series(run.name, style, [line["step"] for line in lines], [line["answer"] for line in lines]))
     about = "Loss of answers on the slice kept aside, by step"
-    return draw("Losses aside", about, series, "step", "loss", log_y=True)
+    return draw("Losses aside", about, series, "step", "loss", wide_y=True)

@@ -22,14 +22,12 @@ def figures(run: Training) -> list[Figure]:
     marks = [event["step"] for event in events(run)]
     found = [_whole(run, marks)]
     for name in receivers(run):
-        found += [
-            _curves(f"{name}: losses", "Each loss of this receiver, by step", name, steps, _is_loss, "loss", True, marks),
-            _curves(f"{name}: losses aside", "On the slice kept aside, by step", name, dev, _is_loss, "loss", True, marks),
-            _curves(
-                f"{name}: targets predicted", "Share of targets that are the most likely token, by step", name, steps,
-                lambda key: key.endswith("/right"), "share", False, marks,
-            ),
-        ]  # fmt: skip
+        for title, about, lines, wanted in (
+            ("losses", "Each loss of this receiver, by step", steps, _is_loss),
+            ("losses aside", "Each loss of this receiver on the slice kept aside, by step", dev, _is_loss),
+            ("targets predicted", "Share of targets that are the most likely token, by step", steps, _is_right),
+        ):
+            found.append(_curves(f"{name}: {title}", about, name, lines, wanted, marks))
     found += [first_tokens(run, marks), dominance(run, marks), scales(looks), gradients(looks), predictions(looks)]
     return [figure for figure in found if figure]
 
@@ -84,30 +82,29 @@ def _whole(run: Training, marks: Sequence[float]) -> Figure | None:
         Series("aside, smoothed", Style(INK, dashed=True), *_points(run.of("dev"), lambda line: line.get("smoothed"))),
     )
     about = "The weighted loss of steps of text and of questions; on the slice kept aside that of the answers alone"
-    return draw("Loss", about, lines, "step", "loss", log_y=True, marks=marks)
+    return draw("Loss", about, lines, "step", "loss", wide_y=True, marks=marks)
 
 
 def _is_loss(key: str) -> bool:
-    return not key.split("@")[0].endswith((*LOOKS, *(f"/{name}" for name in MEASURES)))
+    return key.split("@", 1)[0].rsplit("/", 1)[-1] not in (*LOOKS, *MEASURES)
+
+
+def _is_right(key: str) -> bool:
+    return key.endswith("/right")
 
 
 def _curves(
-    title: str,
-    about: str,
-    name: str,
-    lines: Sequence[Line],
-    wanted: Callable[[str], bool],
-    y_label: str,
-    log_y: bool,
-    marks: Sequence[float],
+    title: str, about: str, name: str, lines: Sequence[Line], wanted: Callable[[str], bool], marks: Sequence[float]
 ) -> Figure | None:
-    """A line for each key ``NAME/…`` that is wanted."""
+    """A line for each key ``NAME/…`` that is wanted: losses, or shares."""
     keys = dict.fromkeys(key for line in lines for key in line if key.startswith(f"{name}/") and wanted(key))
     series = [
         Series(key.removeprefix(f"{name}/"), _nth(number), *_points(lines, lambda line, key=key: line.get(key)))
         for number, key in enumerate(keys)
     ]
-    return draw(title, about, series, "step", y_label, log_y=log_y, marks=marks)
+    if wanted is _is_loss:
+        return draw(title, about, series, "step", "loss", wide_y=True, marks=marks)
+    return draw(title, about, series, "step", "share", floor=0.0, marks=marks)
 
 
 def first_tokens(run: Training, marks: Sequence[float]) -> Figure | None:
@@ -118,7 +115,7 @@ def first_tokens(run: Training, marks: Sequence[float]) -> Figure | None:
             points = _points(run.diagnostics, _of_receiver(name, "first", key))
             series.append(Series(f"{name}, {label}", Style(COLOURS[number % 8], dashed=dashed), *points))
     about = "Share of questions whose right first answer token is the most likely one, and among the five most likely"
-    return draw("First-token accuracy", about, series, "step", "share", marks=marks)
+    return draw("First-token accuracy", about, series, "step", "share", floor=0.0, marks=marks)
 
 
 def dominance(run: Training, marks: Sequence[float]) -> Figure | None:
@@ -129,7 +126,7 @@ def dominance(run: Training, marks: Sequence[float]) -> Figure | None:
         for number, name in enumerate(receivers(run))
     ]
     about = "Share of the most frequent first answer token, by step of questions; near 1 the wire has collapsed"
-    return draw("Most frequent first token", about, series, "step", "share", marks=marks)
+    return draw("Most frequent first token", about, series, "step", "share", floor=0.0, marks=marks)
 
 
 def scales(lines: Sequence[Line]) -> Figure | None:
@@ -141,19 +138,18 @@ def scales(lines: Sequence[Line]) -> Figure | None:
             style = Style(COLOURS[number % 8], dashed=dashed)
             series.append(Series(f"{name}, {label}", style, *_points(lines, _of_receiver(name, key))))
     about = "Root mean square per channel of latents, of the slots made from them, and of the receiver's own words"
-    return draw("Latent norms", about, series, "step", "RMS", log_y=True)
+    return draw("Latent norms", about, series, "step", "RMS", wide_y=True)
 
 
 def gradients(lines: Sequence[Line]) -> Figure | None:
     """Norm of the gradient in each part of the wire."""
-    names = dict.fromkeys(name for line in lines for name in line.get("gradients", {}).get("features", {}))
-    series = [
-        Series(
-            name, _nth(number), *_points(lines, lambda line, n=name: line.get("gradients", {}).get("features", {}).get(n))
-        )
-        for number, name in enumerate(names)
-    ]  # fmt: skip
-    return draw("Gradients", "Norm of the gradient by part, before it is clipped", series, "step", "norm", log_y=True)
+    parts = [(line["step"], line.get("gradients", {}).get("features", {})) for line in lines]
+    names = dict.fromkeys(name for _, part in parts for name in part)
+    series = []
+    for number, name in enumerate(names):
+        found = [(step, part[name]) for step, part in parts if name in part]
+        series.append(Series(name, _nth(number), [step for step, _ in found], [value for _, value in found]))
+    return draw("Gradients", "Norm of the gradient by part, before it is clipped", series, "step", "norm", wide_y=True)
 
 
 def predictions(lines: Sequence[Line]) -> Figure | None:
@@ -162,7 +158,7 @@ def predictions(lines: Sequence[Line]) -> Figure | None:
         Series(name, _nth(number), *_points(lines, _of_receiver(name, "first", "entropy")))
         for number, name in enumerate(_looked_at(lines))
     ]
-    return draw("Entropy", "Mean entropy of the first answer token, in nats", series, "step", "nats")
+    return draw("Entropy", "Mean entropy of the first answer token, in nats", series, "step", "nats", floor=0.0)
 
 
 def favourites(run: Training) -> list[tuple[str, int, int, list[tuple[str, int]]]]:
