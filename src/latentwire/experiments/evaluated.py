@@ -24,8 +24,8 @@ class Column(NamedTuple):
 
 
 def percent(value: float) -> str:
-    """``0.876`` as ``88 %``, ``-0.04`` as ``−4 %`` with a minus as wide as a digit."""
-    return f"{round(100 * value)} %".replace("-", "−")
+    """``0.876`` as ``88 %``, ``-0.04`` as ``−4 %``: a minus as wide as a digit, a space at which no line ends."""
+    return f"{round(100 * value)}\N{NO-BREAK SPACE}%".replace("-", "\N{MINUS SIGN}")
 
 
 COLUMNS = (
@@ -44,6 +44,12 @@ COLUMNS = (
     Column("bytes", "bytes", "of the packet, or of the text given", lambda v: f"{v:,.0f}"),
     Column("cut", "cut", "texts that were cut to the receiver's window", lambda v: f"{v:,}"),
 )  # fmt: skip
+
+
+KEPT = (
+    "Share of what the text adds to F1 over no context, at the highest number of bits; bars are the "
+    "95\N{NO-BREAK SPACE}% interval of the latents' F1 on this scale"
+)
 
 
 @dataclass(frozen=True)
@@ -76,11 +82,21 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Panel:
+    """The same figure for several receivers, under one legend."""
+
+    title: str
+    about: str
+    legend: list[tuple[str, Style]]
+    figures: list[Figure]
+
+
+@dataclass(frozen=True)
 class Tile:
-    """What is told first of a receiver: ``(ratio, kept, F1, its interval)`` of its latents, and F1 of the text."""
+    """What is told first of a receiver: ``(ratio, [kept, F1, its interval])`` of its latents, and F1 of the text."""
 
     receiver: str
-    kept: list[tuple[str, Cell | None, Cell | None, Cell | None]]
+    kept: list[tuple[str, list[Cell | None]]]
     text: Cell
 
 
@@ -124,7 +140,7 @@ def tiles(run: Evaluation) -> list[Tile]:
     for name in run.receivers:
         text = _row(run, name, "text")
         kept = [
-            (f"{row['ratio']}×", *(cell(row, named[key]) for key in ("retention", "f1", "f1_ci")))
+            (f"{row['ratio']}×", [cell(row, named[key]) for key in ("retention", "f1", "f1_ci")])
             for row in _finest(_of(run, name))
             if row["condition"] == "latents" and row.get("retention") is not None
         ]
@@ -133,13 +149,16 @@ def tiles(run: Evaluation) -> list[Tile]:
     return found
 
 
-def figures(run: Evaluation) -> list[tuple[str, list[Figure]]]:
-    """``(receiver, its figures)`` of every receiver that has some: retention by ratio, F1 by bytes."""
+def figures(run: Evaluation) -> list[Panel]:
+    """Retention by ratio and F1 by bytes, each with a figure for every receiver that has points for it."""
     found = []
-    for name in run.receivers:
-        both = (retention_by_ratio(run, name), f1_by_bytes(run, name))
-        if drawn := [figure for figure in both if figure]:
-            found.append((name, drawn))
+    for title, about, one in (
+        ("Kept, by ratio", KEPT, retention_by_ratio),
+        ("F1, by bytes", "F1 by what the packet or the text weighs; latents of one ratio are joined", f1_by_bytes),
+    ):
+        drawn = [figure for name in run.receivers if (figure := one(run, name))]
+        if drawn:
+            found.append(Panel(title, about, list(dict.fromkeys(entry for f in drawn for entry in f.legend)), drawn))
     return found
 
 
@@ -160,15 +179,13 @@ def retention_by_ratio(run: Evaluation, receiver: str) -> Figure | None:
             series.append(Series(condition, style_of(condition), [], kept[:1], level=True))
             continue
         spans: list[tuple[float, float]] = []
-        if condition == "latents" and text and none and all(row.get("f1_ci") for row in own):
-            low, width = none["f1"], text["f1"] - none["f1"]
+        width = text["f1"] - none["f1"] if text and none else 0.0
+        if condition == "latents" and none and width > 0 and all(row.get("f1_ci") for row in own):
+            low = none["f1"]
             spans = [(100 * (row["f1_ci"][0] - low) / width, 100 * (row["f1_ci"][1] - low) / width) for row in own]
         series.append(Series(condition, style_of(condition), [place[row["ratio"]] for row in own], kept, spans))
     ticks = {float(number): f"{ratio}×" for ratio, number in place.items()}
-    about = "Share of what the text adds to F1 over no context, by ratio"
-    if any(one.spans for one in series):
-        about += "; bars are the 95 % interval of F1 on this scale"
-    return draw("Kept", about, series, "ratio", "kept, %", ticks=ticks)
+    return draw(receiver, "share kept, by ratio", series, "ratio", "kept, %", ticks=ticks)
 
 
 def f1_by_bytes(run: Evaluation, receiver: str) -> Figure | None:
@@ -190,7 +207,7 @@ def f1_by_bytes(run: Evaluation, receiver: str) -> Figure | None:
         series.append(Series(condition, marked, [r["bytes"] for r in own], scores, bars, notes=notes))
     if all(one.level for one in series):
         return None
-    return draw("F1 by bytes", "F1 by bytes of the packet or text", series, "bytes", "F1", log_x=True, floor=0.0)
+    return draw(receiver, "F1, by bytes", series, "bytes", "F1", log_x=True, floor=0.0)
 
 
 def kinds(run: Evaluation) -> list[Row]:

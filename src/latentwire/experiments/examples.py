@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from latentwire.data.progress import progress
+from latentwire.errors import UserError
 from latentwire.experiments.runs import lines
 from latentwire.types import Example
 
 SHOWN = 10
+KEYS = {"id", "receiver", "condition", "ratio", "bits", "prediction", "answers", "f1"}
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ def extremes(
     done, total = 0, predictions.stat().st_size
     with progress("answers", total) as show:
         for number, (line, text) in enumerate(lines(predictions)):
+            if absent := KEYS - set(line):
+                raise UserError(f"{predictions}, row {number + 1}: no {min(absent)!r}; `latentwire eval` writes it")
             done += len(text)
             raw.setdefault(line["id"], []).append(text)  # a fraction of the memory that the objects would take
             if line["condition"] in ("text", "latents"):

@@ -12,7 +12,7 @@ import io
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -119,8 +119,8 @@ def draw(
     values = [y for one in series for y in one.ys]
     log_y = wide_y and min(values) > 0 and max(values) > 20 * min(values)
     ink, line = STAND_IN[INK], STAND_IN[LINE]
-    settings: dict[str, Any] = {
-        "svg.fonttype": "none", "svg.hashsalt": "latentwire", "font.size": 9, "axes.edgecolor": line,
+    settings: Any = {
+        "svg.fonttype": "none", "svg.hashsalt": "latentwire", "font.size": 10, "axes.edgecolor": line,
         "grid.color": line,
         "axes.labelcolor": ink, "text.color": ink, "xtick.color": line, "ytick.color": line, "xtick.labelcolor": ink,
         "ytick.labelcolor": ink, "axes.spines.top": False, "axes.spines.right": False, "text.parse_math": False,
@@ -155,25 +155,28 @@ def missing(package: str) -> UserError:
     return UserError(f"a report needs the package {package}; install latentwire[report]")
 
 
-def thinned(xs: Sequence[float], ys: Sequence[float]) -> tuple[list[float], list[float]]:
+def thinned(values: Sequence[float]) -> list[float]:
     """Means over equal stretches of a long line, so that no more than :data:`POINTS` are left."""
-    size = -(-len(xs) // POINTS) or 1
-    parts = [slice(start, start + size) for start in range(0, len(xs), size)]
-    return tuple([sum(v[part]) / len(v[part]) for part in parts] for v in (xs, ys))  # ty: ignore[invalid-return-type]
+    size = -(-len(values) // POINTS) or 1
+    parts = [values[start : start + size] for start in range(0, len(values), size)]
+    return [sum(part) / len(part) for part in parts]
 
 
 def _finite(one: Series, log_x: bool) -> Series:
-    def shown(x: float, y: float) -> bool:
-        return math.isfinite(x) and math.isfinite(y) and (x > 0 or not log_x)
-
+    """The points that can be drawn, thinned where nothing hangs on single ones."""
     if one.level:
         return one
-    kept = [place for place, (x, y) in enumerate(zip(one.xs, one.ys, strict=True)) if shown(x, y)]
+    kept = [
+        place
+        for place, (x, y) in enumerate(zip(one.xs, one.ys, strict=True))
+        if math.isfinite(x) and math.isfinite(y) and (x > 0 or not log_x)
+    ]
     xs, ys = [one.xs[place] for place in kept], [one.ys[place] for place in kept]
-    spans, notes = ([v[place] for place in kept] if v else [] for v in (one.spans, one.notes))
-    if not spans and not notes:
-        xs, ys = thinned(xs, ys)
-    return Series(one.label, one.style, xs, ys, spans, False, notes)
+    if not one.spans and not one.notes:
+        return replace(one, xs=thinned(xs), ys=thinned(ys))
+    spans = [one.spans[place] for place in kept] if one.spans else []
+    notes = [one.notes[place] for place in kept] if one.notes else []
+    return replace(one, xs=xs, ys=ys, spans=spans, notes=notes)
 
 
 def _scales(axes: Axes, log_x: bool, log_y: bool, series: Sequence[Series]) -> None:
@@ -228,7 +231,9 @@ def _inline(svg: str, label: str) -> str:
     body = re.sub(r"font-family: [^;\"]+", "font-family: inherit", body)
     for colour, stand_in in STAND_IN.items():
         body = body.replace(stand_in, colour)
-    body = re.sub(r"(\.\d\d)\d+", r"\1", re.sub(r"\s+", " ", body)).replace("> <", "><")
+    body = re.sub(r"\s+", " ", body).replace("> <", "><")
+    # a hundredth of a point is enough for places, but not for the numbers that stand at an axis
+    body = re.sub(r"<[^>]+>", lambda tag: re.sub(r"(\.\d\d)\d+", r"\1", tag[0]), body)
     head, rest = body.split(">", 1)
     box = re.search(r'viewBox="[^"]+"', head)
     assert box

@@ -19,6 +19,11 @@ RESULTS, PREDICTIONS = "results.json", "predictions.jsonl"
 METRICS, DIAGNOSTICS, CONFIG = "metrics.jsonl", "diagnostics.jsonl", "config.yaml"
 
 
+ROW = {"condition", "f1"}
+NAMES, SPANS, OTHER = {"receiver", "condition"}, {"f1_ci"}, {"mode", "seconds", "na"}
+"""Keys of a row that hold text, two numbers, and what is not read as a number; all others are numbers or null."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """One ``results.json``. predictions: the file of answers, None where there is none beside it."""
@@ -89,11 +94,14 @@ def read_evaluation(path: Path, name: str) -> Evaluation:
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not valid JSON ({error.msg} at line {error.lineno}); was it cut off?") from None
     rows = results.get("rows") if isinstance(results, dict) else None
-    whole = isinstance(rows, list) and all(isinstance(row, dict) and {"condition", "f1"} <= set(row) for row in rows)
-    if not rows or not whole:
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) and ROW <= set(row) for row in rows):
         raise UserError(f"{path} holds no rows of an evaluation (condition, f1); `latentwire eval` writes such a file")
     # a reader that was scored by itself has no wire to name it
     rows = [{"receiver": name, "ratio": None, "bits": None} | row for row in rows]
+    for number, row in enumerate(rows, 1):
+        for key, value in row.items():
+            if not _fits(key, value):
+                raise UserError(f"{path}, row {number}: {key!r} is {json.dumps(value)}, which eval does not write")
     beside = path.with_name(PREDICTIONS)
     answered = path.name == RESULTS and beside.is_file()
     return Evaluation(name, results | {"rows": rows}, beside if answered else None)
@@ -104,8 +112,13 @@ def read_training(folder: Path, name: str) -> Training:
     config = folder / CONFIG
     with readable(config):
         text = config.read_text(encoding="utf-8") if config.is_file() else ""
-    metrics, diagnostics = ([row for row, _ in lines(folder / file)] for file in (METRICS, DIAGNOSTICS))
-    return Training(name, metrics, diagnostics, text)
+    found = {}
+    for file in (METRICS, DIAGNOSTICS):
+        found[file] = [row for row, _ in lines(folder / file)]
+        for number, row in enumerate(found[file], 1):
+            if not _number(row.get("step")):
+                raise UserError(f"{folder / file}, row {number}: no 'step'; `latentwire train` writes one in each line")
+    return Training(name, found[METRICS], found[DIAGNOSTICS], text)
 
 
 def lines(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
@@ -121,6 +134,18 @@ def lines(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
             if line.strip():
                 text = line.decode("utf-8")
                 yield parse_row(text, f"{path}, line {number}"), text
+
+
+def _fits(key: str, value: Any) -> bool:
+    if key in NAMES:
+        return isinstance(value, str)
+    if key in SPANS and value is not None:
+        return isinstance(value, list) and len(value) == 2 and all(_number(end) for end in value)
+    return key in OTHER or value is None or _number(value)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

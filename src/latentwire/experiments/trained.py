@@ -46,7 +46,9 @@ def events(run: Training) -> list[dict[str, Any]]:
         words = line.get("words") or ", ".join(f"{key}: {value}" for key, value in line.items() if key not in KNOWN)
         if halved := line.get("halved"):
             words += f"; weights halved: {', '.join(f'{name} to {factor:g}' for name, factor in halved.items())}"
-        found.append({"step": line["step"], "event": line["event"], "receiver": line.get("receiver"), "words": words})
+        found.append(
+            {"step": line["step"], "event": line.get("event", ""), "receiver": line.get("receiver"), "words": words}
+        )
     return found
 
 
@@ -188,7 +190,7 @@ def _of_receiver(name: str, *path: str) -> Callable[[Line], Any]:
 
 
 def _points(lines: Iterable[Line], read: Callable[[Line], Any]) -> tuple[list[float], list[float]]:
-    found = [(line["step"], value) for line in lines if (value := read(line)) is not None]
+    found = [(line["step"], value) for line in lines if isinstance(value := read(line), (int, float))]
     return [step for step, _ in found], [value for _, value in found]
 
 
