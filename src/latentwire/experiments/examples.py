@@ -42,8 +42,7 @@ def extremes(
     predictions: Path, questions: Mapping[str, Example], shown: int = SHOWN
 ) -> tuple[list[Shown], list[Shown]]:
     """The ``shown`` worst and best questions by mean F1 of latents less that of the text; no question is in both, and
-    there are none without answers from both. Of equal ones, those come first that show more: what text gets right
-    among the worst, what latents get right among the best.
+    there are none without answers from both. UserError: a line that lacks something.
     """
     raw: dict[str, list[str]] = {}
     scores: dict[str, dict[str, list[float]]] = {}
@@ -63,15 +62,17 @@ def extremes(
         for name, by in scores.items()
         if len(by) == 2
     }
-    # exact ties are many (F1 is often 0 or 1); rounded, for means of the same values in another order
-    order = sorted(
-        mean, key=lambda name: (round(mean[name]["latents"] - mean[name]["text"], 9), -mean[name]["latents"])
-    )
+
+    def gain(name: str) -> float:
+        # rounded: a mean of the same values in another order is the same mean
+        return round(mean[name]["latents"] - mean[name]["text"], 9)
+
+    # the better the latents, the more either end shows: of equal losses those of a text that was answered right
+    order = sorted(mean, key=lambda name: (gain(name), -mean[name]["latents"]))
     half = (len(order) + 1) // 2
-    worst, best = order[:half], order[half:][::-1]
-    best.sort(key=lambda name: (-round(mean[name]["latents"] - mean[name]["text"], 9), -mean[name]["latents"]))
+    best = sorted(order[half:], key=lambda name: (-gain(name), -mean[name]["latents"]))
     return (
-        [_shown(name, raw[name], mean[name], questions) for name in worst[:shown]],
+        [_shown(name, raw[name], mean[name], questions) for name in order[:half][:shown]],
         [_shown(name, raw[name], mean[name], questions) for name in best[:shown]],
     )
 

@@ -17,7 +17,7 @@ from latentwire.data.rows import read_examples
 from latentwire.data.squad import shipped_valid
 from latentwire.errors import UserError
 from latentwire.experiments import evaluated, trained
-from latentwire.experiments.examples import extremes
+from latentwire.experiments.examples import Shown, extremes
 from latentwire.experiments.figures import COLOURS, INK, Figure, Series, Style, draw, missing
 from latentwire.experiments.runs import Evaluation, Training, read_runs
 from latentwire.types import Example
@@ -61,11 +61,15 @@ def render(runs: Sequence[Evaluation | Training], questions: Mapping[str, Exampl
     )
     evaluations = [run for run in runs if isinstance(run, Evaluation)]
     trainings = [run for run in runs if isinstance(run, Training)]
+    # apart from the drawing: answers may be many, and have a bar of their own
+    examples = {run.name: extremes(run.predictions, questions or {}) for run in evaluations if run.predictions}
     parts = []
-    with progress("report", len(runs)) as show:
+    with progress("drawing", len(runs)) as show:
         for number, run in enumerate(runs):
             show(number, run.name)
-            part = _evaluation(run, questions or {}) if isinstance(run, Evaluation) else _training(run)
+            part = (
+                _evaluation(run, *examples.get(run.name, ([], []))) if isinstance(run, Evaluation) else _training(run)
+            )
             parts.append({"name": run.name, "anchor": f"run-{number + 1}", **part})
     return environment.get_template("report.html").render(
         css=(HERE / "report.css").read_text(encoding="utf-8"),
@@ -76,8 +80,7 @@ def render(runs: Sequence[Evaluation | Training], questions: Mapping[str, Exampl
     )
 
 
-def _evaluation(run: Evaluation, questions: Mapping[str, Example]) -> dict[str, Any]:
-    worst, best = extremes(run.predictions, questions) if run.predictions else ([], [])
+def _evaluation(run: Evaluation, worst: list[Shown], best: list[Shown]) -> dict[str, Any]:
     sizes = sorted({row["n"] for row in run.rows if row.get("n") is not None})
     kinds = evaluated.kinds(run)
     return {

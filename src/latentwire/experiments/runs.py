@@ -94,7 +94,7 @@ def read_evaluation(path: Path, name: str) -> Evaluation:
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not valid JSON ({error.msg} at line {error.lineno}); was it cut off?") from None
     rows = results.get("rows") if isinstance(results, dict) else None
-    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) and ROW <= set(row) for row in rows):
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) and set(row) >= ROW for row in rows):
         raise UserError(f"{path} holds no rows of an evaluation (condition, f1); `latentwire eval` writes such a file")
     # a reader that was scored by itself has no wire to name it
     rows = [{"receiver": name, "ratio": None, "bits": None} | row for row in rows]
