@@ -7,7 +7,6 @@ the page's own legend, where they are escaped, found by a search, and wrap on a 
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 import re
@@ -29,6 +28,8 @@ MARKERS = {  # as a path of 12 x 28, for the legend
 }  # fmt: skip
 STAND_IN = {INK: "#0a0b00", LINE: "#0a0bff"} | {colour: f"#0a0c{n:02x}" for n, colour in enumerate(COLOURS, 1)}
 SIZE = (4.6, 2.9)  # inches; shown at the width of a phone its letters are as large as those of the page's notes
+NAMED = "figure--"
+"""What names in a drawn SVG begin with until it has a place in a page."""
 POINTS = 160
 """A line has no more points than this: more cannot be told apart, and a long run would weigh megabytes."""
 
@@ -87,6 +88,10 @@ class Figure:
     about: str
     svg: str
     legend: list[tuple[str, Style]]
+
+    def numbered(self, number: int) -> str:
+        """The SVG as the ``number``-th of its page: no two figures may share a name, also if they are the same."""
+        return self.svg.replace(NAMED, f"figure-{number}-")
 
 
 def draw(
@@ -224,10 +229,9 @@ def _inline(svg: str, label: str) -> str:
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r"<style[^>]*>.*?</style>", "", body, flags=re.DOTALL)  # it would hold for the whole page
-    # two figures of one page may not share a name, and most names are used by nothing
-    own, used = hashlib.sha256(body.encode()).hexdigest()[:8], set(re.findall(r"#([\w-]+)", body))
-    body = re.sub(r' id="([^"]+)"', lambda m: f' id="{own}-{m[1]}"' if m[1] in used else "", body)
-    body = re.sub(r'(href="|url\()#', rf"\1#{own}-", body)
+    used = set(re.findall(r"#([\w-]+)", body))  # most names are used by nothing
+    body = re.sub(r' id="([^"]+)"', lambda m: f' id="{NAMED}{m[1]}"' if m[1] in used else "", body)
+    body = re.sub(r'(href="|url\()#', rf"\1#{NAMED}", body)
     body = re.sub(r"font-family: [^;\"]+", "font-family: inherit", body)
     for colour, stand_in in STAND_IN.items():
         body = body.replace(stand_in, colour)

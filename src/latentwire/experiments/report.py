@@ -7,6 +7,7 @@ and every figure of a table carries the number as the run's file has it.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -71,13 +72,16 @@ def render(runs: Sequence[Evaluation | Training], questions: Mapping[str, Exampl
                 _evaluation(run, *examples.get(run.name, ([], []))) if isinstance(run, Evaluation) else _training(run)
             )
             parts.append({"name": run.name, "anchor": f"run-{number + 1}", **part})
-    return environment.get_template("report.html").render(
+    page = environment.get_template("report.html").render(
         css=(HERE / "report.css").read_text(encoding="utf-8"),
         version=__version__,
         parts=parts,
         compared=compared(evaluations),
+        next=next,
+        numbers=itertools.count(1),
         curves=[figure] if (figure := losses_aside(trainings)) else [],
     )
+    return page.lstrip()  # what stands before the document's type is of the template's own macros
 
 
 def _evaluation(run: Evaluation, worst: list[Shown], best: list[Shown]) -> dict[str, Any]:
