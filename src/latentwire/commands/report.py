@@ -11,7 +11,7 @@ import typer
 def report(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN...", help="Folders that `eval` or `train` wrote, or results files (.json)."),
+        typer.Argument(metavar="RUN", help="Folders that `eval` or `train` wrote, or results files (.json)."),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The page to write.")] = Path("report.html"),
     data: Annotated[

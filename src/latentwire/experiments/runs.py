@@ -92,7 +92,8 @@ def read_evaluation(path: Path, name: str) -> Evaluation:
         with readable(path):
             results = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not valid JSON ({error.msg} at line {error.lineno}); was it cut off?") from None
+        why = f"{error.msg} at line {error.lineno}"
+        raise UserError(f"{path} is not valid JSON ({why}); a results file of `latentwire eval` is needed") from None
     rows = results.get("rows") if isinstance(results, dict) else None
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) and set(row) >= ROW for row in rows):
         raise UserError(f"{path} holds no rows of an evaluation (condition, f1); `latentwire eval` writes such a file")
