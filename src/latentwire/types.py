@@ -33,13 +33,18 @@ MODES = ("context", "prompt")
 
 @dataclass(frozen=True)
 class Example:
-    """One question about one context, with every answer that counts as right."""
+    """One question about one context, with every answer that counts as right (none: the context does not say)."""
 
     id: str
     context: str
     question: str
     answers: tuple[str, ...]
     dataset: str = ""
+
+    @property
+    def gold(self) -> str:
+        """The first right answer; an empty one where the context does not say."""
+        return self.answers[0] if self.answers else ""
 
 
 @dataclass(frozen=True)

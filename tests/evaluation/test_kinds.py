@@ -14,6 +14,7 @@ from latentwire.types import Example
     ("answer", "cuts", "kind"),
     [
         ("14 December 1911", [["14"], ["14"]], "digits"),
+        ("", [[], []], "no answer"),
         ("Paris", [["Par", "is"], ["Par", "is"]], "alike"),
         ("Paris", [["Par", "is"], ["Pa", "ris"]], "different"),
     ],
@@ -37,15 +38,16 @@ def test_f1_is_split_by_kind(tiny_wire, tmp_path):
         Example("a", "Roald Amundsen arrived on 14 December 1911.", "When?", ("14 December 1911",)),
         Example("b", "Roald Amundsen arrived on 14 December 1911.", "Who?", ("Roald Amundsen",)),
         Example("c", "The city has 1,204 inhabitants.", "How many?", ("1,204",)),
+        Example("d", "The city has 1,204 inhabitants.", "Who built it?", ()),
     ]
     results = evaluate(tiny_wire, examples, conditions=("text", "none", "latents", "zero"), progress=False)
     rows = results["kinds"]
     assert {row["condition"] for row in rows} == {"text", "none", "latents"}
     for name in ("llama", "qwen2"):
         mine = [row for row in rows if (row["receiver"], row["condition"]) == (name, "latents")]
-        assert sum(row["n"] for row in mine) == 3 and next(row["n"] for row in mine if row["kind"] == "digits") == 2
+        assert sum(row["n"] for row in mine) == 4 and next(row["n"] for row in mine if row["kind"] == "digits") == 2
         whole = next(r for r in results["rows"] if (r["receiver"], r["condition"]) == (name, "latents"))
-        assert sum(row["n"] * row["f1"] for row in mine) / 3 == pytest.approx(whole["f1"], abs=1e-3)
+        assert sum(row["n"] * row["f1"] for row in mine) / 4 == pytest.approx(whole["f1"], abs=1e-3)
     # each receiver by itself, its rows spread over two runs: joined, they are split just so
     parts = []
     for name in tiny_wire.receivers:

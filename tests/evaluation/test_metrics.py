@@ -40,10 +40,53 @@ def official_f1(prediction: str, answer: str) -> float:
     return (2 * precision * recall) / (precision + recall)
 
 
-@given(texts, st.lists(texts, max_size=3))
+@given(texts, st.lists(texts, min_size=1, max_size=3))
 @example("The", ["a"])
 def test_f1_is_the_official_one(prediction, answers):
-    assert f1(prediction, answers) == max([official_f1(prediction, a) for a in answers], default=0.0)
+    assert f1(prediction, answers) == max(official_f1(prediction, a) for a in answers)
+
+
+# (said, right answers, EM, F1), each by hand from the official scripts' rules
+SQUAD = [
+    ("The Norman.", ["Norman"], 1, 1.0),
+    ("  norman\n", ["The Norman", "Normans"], 1, 1.0),
+    ("Normans and Franks", ["Normans"], 0, 0.5),
+    ("the the the", ["the"], 1, 0.0),  # nothing is left of either: equal, and without a common word
+    ("10th-century", ["10th century"], 0, 0.0),  # a dash joins: one word against two others
+    ("10th and 11th", ["10th", "11th and 10th"], 0, 1.0),  # F1 knows no order
+    ("U.S.A.", ["USA"], 1, 1.0),
+    ("a b a b", ["b b"], 1, 1.0),  # the letter a is an article
+    ("St. Ann's", ["St Anns"], 1, 1.0),
+    ("$1,200", ["1200"], 1, 1.0),
+    ("1.200", ["1 200"], 0, 0.0),
+    ("½", ["1/2"], 0, 0.0),
+    ("Beyoncé", ["Beyonce"], 0, 0.0),  # accents stay
+    ("“Norman”", ["Norman"], 0, 0.0),  # and so do quotation marks beyond ASCII
+    ("", ["Norman"], 0, 0.0),
+]
+SQUAD_2 = [("", [], 1, 1.0), ("The.", [], 1, 1.0), ("Norman", [], 0, 0.0), ("no answer", [], 0, 0.0)]
+HOTPOT = [
+    ("yes", ["yes"], 1, 1.0),
+    ("Yes!", ["yes"], 1, 1.0),
+    ("yes it is", ["yes"], 0, 0.0),
+    ("no", ["yes"], 0, 0.0),
+    ("yes", ["yes it is"], 0, 0.0),
+    ("no way", ["no man"], 0, 0.5),  # only whole answers are closed
+    ("noanswer", ["Chief of Protocol"], 0, 0.0),
+    ("Chief Protocol", ["Chief of Protocol"], 0, 0.8),
+]
+
+
+@pytest.mark.parametrize(("said", "answers", "em", "overlap"), [*SQUAD, *SQUAD_2])
+def test_outcomes_of_the_official_squad_script(said, answers, em, overlap):
+    assert exact_match(said, answers) == em
+    assert f1(said, answers) == pytest.approx(overlap)
+
+
+@pytest.mark.parametrize(("said", "answers", "em", "overlap"), HOTPOT)
+def test_outcomes_of_the_official_hotpotqa_script(said, answers, em, overlap):
+    assert exact_match(said, answers) == em
+    assert f1(said, answers, closed=True) == pytest.approx(overlap)
 
 
 @given(texts, st.lists(texts, min_size=1, max_size=3))
@@ -68,7 +111,7 @@ def test_known_cases():
     assert f1("10 July", ["10 July 1856", "July"]) == pytest.approx(0.8)
     assert f1("1856 1856", ["1856"]) == pytest.approx(2 / 3)  # a word counts as often as the answer has it
     assert f1("", ["1856"]) == 0
-    assert exact_match("", []) == f1("x", []) == 0
+    assert exact_match("x", []) == f1("x", []) == 0
     assert normalise("An A.N. theatre") == "theatre"  # punctuation goes first, so A.N. becomes an article
 
 

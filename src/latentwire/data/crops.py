@@ -47,6 +47,6 @@ def _copies(context: str, rows: list[Example], copies: int, rng: Random) -> list
         made += [
             replace(row, id=f"{row.id}/{copy}", context=kept)
             for row in rows
-            if row.answers[0] in kept and not any(row.answers[0] in part for part in left_out)
+            if row.answers and row.answers[0] in kept and not any(row.answers[0] in part for part in left_out)
         ]
     return made

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from latentwire.data import hotpot
 from latentwire.data.files import COMPRESSED, parse_row, read_jsonl, read_text
 from latentwire.errors import UserError
 from latentwire.types import Example
@@ -32,8 +33,10 @@ def read_examples(path: str | Path) -> list[Example]:
     """All rows of a file, in order: ``.json`` (SQuAD-shaped, or a list of rows), or else JSON lines; both may be
     compressed (``.gz``, ``.xz``, ``.zst``).
 
-    A row has ``context``, ``question``, ``answers`` (a list of strings, a string, or SQuAD's ``{"text": [...]}``), and
-    perhaps ``id`` and ``dataset``. UserError: no such file, no rows, a malformed row (with its line; none is skipped).
+    A row has ``context``, ``question``, ``answers`` (a list of strings, a string, or SQuAD's ``{"text": [...]}``; an
+    empty list: the context does not answer it, as in SQuAD 2.0), and perhaps ``id`` and ``dataset``. Rows of HotpotQA
+    are read as well (see ``data/hotpot.py``). UserError: no such file, no rows, a malformed row (with its line; none is
+    skipped).
     """
     path = Path(path)
     plain = path.name
@@ -49,6 +52,8 @@ def example(row: Any, where: str, fallback_id: str) -> Example:
     """One row checked; ``where`` (file and line) begins the error."""
     if not isinstance(row, dict):
         raise UserError(f"{where}: expected an object with context, question and answers")
+    if hotpot.is_row(row):
+        row = hotpot.flat(row, where)
     for key in ("context", "question"):
         if not isinstance(row.get(key), str):
             raise UserError(f"{where}: {key!r} is {'missing' if key not in row else 'not a string'}")
@@ -60,8 +65,6 @@ def example(row: Any, where: str, fallback_id: str) -> Example:
         answers = [answers]
     if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
         raise UserError(f"{where}: 'answers' must be a string, a list of strings, or {{'text': [...]}}")
-    if not answers:
-        raise UserError(f"{where}: 'answers' is empty; questions without an answer cannot be scored, leave them out")
     for answer in answers:
         _words(answer, "an answer", where)
     return Example(

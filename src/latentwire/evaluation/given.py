@@ -23,10 +23,11 @@ class Tokens:
         self.context = prompt.context_ids(items.texts)
         self.question = prompt.question_ids([e.question for e in items.examples])
         flat = prompt.answer_ids([answer for e in items.examples for answer in e.answers])
+        end = [prompt.eos_id]  # where the context does not say, the receiver should say nothing
         self.answers: list[list[list[int]]] = []
         start = 0
         for e in items.examples:
-            self.answers.append(flat[start : start + len(e.answers)])
+            self.answers.append(flat[start : start + len(e.answers)] or [end])
             start += len(e.answers)
         self.texts = items.texts
         # positions that context and tail may take together; the answer needs the rest

@@ -9,12 +9,15 @@ from latentwire.evaluation.results import Key
 from latentwire.prompt import Prompt
 from latentwire.wire import Wire
 
-KINDS = ("digits", "alike", "different")
+KINDS = ("digits", "alike", "different", "no answer")
 SPLIT = ("text", "none", "latents")
 
 
 def kind_of(answer: str, cuts: list[list[str]]) -> str:
-    """``digits``: the answer has some. ``alike``: all tokenizers cut it into the same pieces. Else ``different``."""
+    """``digits``: the answer has some. ``alike``: all tokenizers cut it into the same pieces. Else ``different``; or
+    ``no answer``."""
+    if not answer:
+        return "no answer"
     if any(c.isdigit() for c in answer):
         return "digits"
     return "alike" if all(cut == cuts[0] for cut in cuts) else "different"

@@ -105,7 +105,7 @@ def merge(out: Path, directories: list[Path], wire: Wire | None = None) -> dict[
 
 
 def _kinds(wire: Wire, said: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    first = {line["id"]: line["answers"][0] for line in said}
+    first = {line["id"]: next(iter(line["answers"]), "") for line in said}
     rows: dict[Key, dict[str, dict[str, Any]]] = {}
     for line in said:
         rows.setdefault(key_of(line), {})[line["id"]] = line

@@ -1,7 +1,10 @@
-"""Exact match and F1 by SQuAD 1.1's official definition (Rajpurkar et al. 2016), retention, and bootstrap intervals.
+"""Exact match and F1 by SQuAD's official definitions (Rajpurkar et al. 2016, 2018), retention, and bootstrap intervals.
 
 >>> f1("the 14 December", ["14 December 1911", "1911"])
 0.8
+
+Of a question that its context does not answer, saying nothing is right and saying anything is wrong (SQuAD 2.0). So is
+half a yes of HotpotQA (Yang et al. 2018): there, an answer out of ``CLOSED`` is right or wrong as a whole.
 """
 
 from __future__ import annotations
@@ -15,6 +18,9 @@ import numpy as np
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
+CLOSED = ("yes", "no", "noanswer")
+"""Answers that HotpotQA's official script gives no part of."""
+
 _DRAWS = 4_000_000
 """Most values drawn at once by the bootstrap: bounds its memory at about 64 MB."""
 
@@ -25,15 +31,23 @@ def normalise(text: str) -> str:
 
 
 def exact_match(prediction: str, answers: Sequence[str]) -> float:
-    """1 if the normalised prediction equals one of the normalised answers, else 0."""
+    """1 if the normalised prediction equals one of the normalised answers (is empty, if there is none), else 0."""
     said = normalise(prediction)
-    return float(any(said == normalise(answer) for answer in answers))
+    return float(any(said == normalise(answer) for answer in answers or ("",)))
 
 
-def f1(prediction: str, answers: Sequence[str]) -> float:
-    """Best word-overlap F1 with any of the answers, in [0, 1]."""
-    said = normalise(prediction).split()
-    return max((_overlap(said, normalise(answer).split()) for answer in answers), default=0.0)
+def f1(prediction: str, answers: Sequence[str], closed: bool = False) -> float:
+    """Best word-overlap F1 with any of the answers, in [0, 1]. closed: HotpotQA's rule for ``CLOSED``."""
+    said = normalise(prediction)
+    if not answers:
+        return float(not said)
+    return max(_f1(said, normalise(answer), closed) for answer in answers)
+
+
+def _f1(said: str, gold: str, closed: bool) -> float:
+    if closed and (said in CLOSED or gold in CLOSED):
+        return float(said == gold)
+    return _overlap(said.split(), gold.split())
 
 
 def _overlap(said: list[str], gold: list[str]) -> float:

@@ -16,6 +16,7 @@ import transformers
 
 from latentwire import __version__
 from latentwire.config import config_hash, encode
+from latentwire.data.hotpot import DATASET
 from latentwire.evaluation.items import Items
 from latentwire.evaluation.measure import PARTS, Measured
 from latentwire.evaluation.metrics import bootstrap_ci, exact_match, f1, retention
@@ -84,7 +85,7 @@ def row_of(got: Measured, items: Items, key: Key, seed: int) -> Row:
     """One row of the table, without its retention."""
     n = len(items.examples)
     pairs = list(zip(got.predictions, items.examples, strict=True))
-    scores = [f1(said, e.answers) for said, e in pairs]
+    scores = [score(said, e) for said, e in pairs]
     kv = sum(got.kv) / n
     return _named(key, items) | {
         "em": round(sum(exact_match(said, e.answers) for said, e in pairs) / n, 4),
@@ -102,6 +103,11 @@ def row_of(got: Measured, items: Items, key: Key, seed: int) -> Row:
         "seconds": {part: round(value, 3) for part, value in got.seconds.items()},
         "na": None,
     }
+
+
+def score(said: str, example: Example) -> float:
+    """F1 of an answer by the rule of the example's dataset."""
+    return f1(said, example.answers, closed=example.dataset == DATASET)
 
 
 def row_not_applicable(items: Items, key: Key, why: str) -> Row:
@@ -188,7 +194,7 @@ class Kept:
                     **named,
                     "prediction": said,
                     "answers": list(e.answers),
-                    "f1": round(f1(said, e.answers), 4),
+                    "f1": round(score(said, e), 4),
                 }
                 for said, e in zip(got.predictions, items.examples, strict=True)
             ]

@@ -100,7 +100,7 @@ def evaluate(
                 tick,
             )
             kept.add(row_of(got, items, job.key, seed), got, items, order)
-    kept.results["kinds"] = by_kind(wire, [e.answers[0] for e in items.examples], kept.said)
+    kept.results["kinds"] = by_kind(wire, [e.gold for e in items.examples], kept.said)
     kept.write(order, [])
     return kept.results
 

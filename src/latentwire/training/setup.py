@@ -183,7 +183,10 @@ def read_questions(config: TrainConfig, data: str | None) -> tuple[list[Example]
     if not config.corpus.questions:
         where = data_dir(data)
         return _with_crops(load_split(where, "train"), config) + made, load_split(where, "dev")
-    rows = read_examples(config.corpus.questions)
+    # a question without an answer is nothing that a frozen receiver could be led to
+    rows = [row for row in read_examples(config.corpus.questions) if row.answers]
+    if not rows:
+        raise UserError(f"{config.corpus.questions} holds no question with an answer")
     # without article titles the context decides: all its questions are kept aside or none
     aside = [kept_aside(example.context) for example in rows]
     train = [e for e, out in zip(rows, aside, strict=True) if not out]
