@@ -114,6 +114,8 @@ def test_parts_share_the_passages_and_text_follows_people_s(data):
     parts = [list(asking.passages(data, part, 2)) for part in (0, 1)]
     assert sorted(parts[0] + parts[1]) == sorted(whole) and not set(parts[0]) & set(parts[1])
     assert whole[0].startswith("The South expedition") and "letter" in whole[-1]
+    later = [text for part in (0, 1) for text in asking.passages(data, part, 2, skip=2)]
+    assert sorted(later) == sorted(whole[2:])
 
 
 def test_an_untrained_one_that_writes_nothing_of_use_is_told(data, tiny_readers, tmp_path, capsys):

@@ -3,7 +3,7 @@
 Passages are those of people's questions to train on, then plain text's (of the articles that the readers have not seen
 questions of). What it writes goes to ``DATA/written/*.jsonl``, rows as everywhere, for ``corpus.written`` of a training
 config. A question stays if its answer stands in its passage. Articles that hold passages kept aside are left out.
-Several processes share the work by ``--part``.
+Several processes share the work by ``--part``; a later run goes on with ``--skip``.
 """
 
 from __future__ import annotations
@@ -40,11 +40,9 @@ SORTED = 8
 """Batches among which passages are sorted by length."""
 
 
-def passages(data: Path, part: int, parts: int) -> Iterator[str]:
-    """Every ``parts``-th passage, from the ``part``-th on."""
-    for number, text in enumerate(_passages(data)):
-        if number % parts == part:
-            yield text
+def passages(data: Path, part: int, parts: int, skip: int = 0) -> Iterator[str]:
+    """Every ``parts``-th passage behind the first ``skip``, from the ``part``-th on."""
+    return islice(_passages(data), skip + part, None, parts)
 
 
 def _passages(data: Path) -> Iterator[str]:
@@ -116,24 +114,27 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("asker", help="a checkpoint's folder (`python -m latentwire.sandbox.asker` trains one)")
     parser.add_argument("--passages", type=int, default=120_000, help="how many are asked about, over all parts")
+    parser.add_argument(
+        "--skip", type=int, default=0, help="passages at the beginning that are left out: on from there"
+    )
     parser.add_argument("--part", default="0/1", help="I/N: this process's share of the work")
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--temperature", type=float, default=0.8, help="0: the likeliest questions")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=0.0, help="stop after so many (0: no limit)")
     parser.add_argument("--data-dir", help="folder with squad/ and text/ (else LATENTWIRE_DATA)")
-    parser.add_argument("--out", type=Path, help="file of rows (default: DATA/written/PART.jsonl)")
+    parser.add_argument("--out", type=Path, help="file of rows (default: DATA/written/SKIP-PART.jsonl)")
     given = parser.parse_args(arguments)
     try:
         data = data_dir(given.data_dir)
         part, parts = _part(given.part)
-        if given.passages < parts or given.batch < 1 or given.temperature < 0:
-            raise UserError("--passages is at least the number of parts, --batch at least 1, --temperature at least 0")
+        if given.passages < parts or given.batch < 1 or given.temperature < 0 or given.skip < 0:
+            raise UserError("--passages is at least the number of parts, --batch at least 1, the others at least 0")
         device = "cuda" if torch.cuda.is_available() else "cpu"
         asker = load_receiver(resolve(given.asker), device=device)
-        path = given.out or data / "written" / f"{part}-of-{parts}.jsonl"
+        path = given.out or data / "written" / f"{given.skip:07}-{part}-of-{parts}.jsonl"
         many, asked = write(
-            asker, passages(data, part, parts), path, given.passages // parts, batch=given.batch,
+            asker, passages(data, part, parts, given.skip), path, given.passages // parts, batch=given.batch,
             temperature=given.temperature, seed=given.seed + 7919 * part, minutes=given.minutes,
         )  # fmt: skip
         print(f"{path}: {asked:,} questions about {many:,} passages")
