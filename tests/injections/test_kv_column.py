@@ -61,3 +61,27 @@ def test_what_makes_slots_of_the_receivers_own_width_says_so(tiny_readers):
     for config in (KVColumnConfig(width=-5), KVPrefixConfig(width=-5)):
         with pytest.raises(UserError, match="a number of channels, or 0 for the receiver's own, not -5"):
             config.build(receiver.geometry)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_slots_are_told_where_they_stand_if_the_receiver_learned_its_positions(tiny_readers, family):
+    receiver = load_receiver(tiny_readers[family])
+    injection = KVColumnConfig(width=24, stand=True).build(receiver.geometry)
+    assert (injection.stand is None) == receiver.geometry.rope == (family != "gpt2")
+    slots, mask = torch.randn(1, 1, 24).expand(1, 3, -1), torch.ones(1, 3, dtype=torch.bool)
+    given = (slots, mask, torch.tensor([[2.0, 2.5, 7.0]]), torch.tensor([9]), receiver)
+    values = torch.stack([v[0, :, -3:] for _, v in injection(*given).kv])
+    # rotation is of keys alone: values of equal slots differ only where the place is among what they are made from
+    assert torch.equal(values[:, :, 0], values[:, :, 2]) == receiver.geometry.rope
+
+
+@torch.no_grad()
+def test_a_place_between_two_tokens_has_what_lies_between_theirs(tiny_readers):
+    receiver = load_receiver(tiny_readers["gpt2"])
+    table = receiver.decoder.wpe.weight
+    found = receiver.place_embeddings(torch.tensor([[0.0, 3.25, len(table) - 1.0, len(table) + 5.0]]))[0]
+    torch.testing.assert_close(found[0], table[0])
+    torch.testing.assert_close(found[1], 0.75 * table[3] + 0.25 * table[4])
+    torch.testing.assert_close(found[2], table[-1])
+    torch.testing.assert_close(found[3], table[-1])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from latentwire.injections.base import InjectionConfig
-from latentwire.injections.made import MadeKV, own_width
+from latentwire.injections.made import MadeKV, Stand, own_width
 from latentwire.receivers import Geometry, Receiver
 from latentwire.types import Prefix
 
@@ -22,10 +22,14 @@ from latentwire.types import Prefix
 @InjectionConfig.register_subclass("kv-column")
 @dataclass
 class KVColumnConfig(InjectionConfig):
-    """width: of a slot on its way up (0: the receiver's). multiple: hidden width of a block in multiples of that."""
+    """width: of a slot on its way up (0: the receiver's). multiple: hidden width of a block in multiples of that.
+
+    stand: tell slots where they stand, if the receiver learned its positions (one that rotates keys needs no telling).
+    """
 
     width: int = 0
     multiple: float = 0.5
+    stand: bool = False
 
     def slot_width(self, geometry: Geometry) -> int:
         return own_width(self.width, geometry)
@@ -43,6 +47,7 @@ class KVColumn(MadeKV):
         width = config.slot_width(geometry)
         hidden = max(1, int(config.multiple * width))
         out = 2 * geometry.kv_heads * geometry.head_dim
+        self.stand = Stand(geometry, width) if config.stand and not geometry.rope else None
         self.blocks, self.make = nn.ModuleList(), nn.ModuleList()
         for _ in range(geometry.layers):
             last = nn.Linear(hidden, width)
@@ -56,7 +61,7 @@ class KVColumn(MadeKV):
     ) -> Prefix:
         g = self.geometry
         B, S, _ = slots_BSE.shape
-        x_BSW, made = slots_BSE, []
+        x_BSW, made = slots_BSE if self.stand is None else self.stand(slots_BSE, positions_BS, receiver), []
         for block, make in zip(self.blocks, self.make, strict=True):
             x_BSW = x_BSW + block(x_BSW)
             made.append(make(x_BSW))

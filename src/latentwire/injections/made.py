@@ -8,7 +8,7 @@ them: it meets keys of the kind it knows.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from latentwire.errors import UserError
 from latentwire.injections.base import Injection
@@ -21,6 +21,23 @@ def own_width(width: int, geometry: Geometry) -> int:
     if width < 0:
         raise UserError(f"injection.width is a number of channels, or 0 for the receiver's own, not {width}")
     return width or geometry.width
+
+
+class Stand(nn.Module):
+    """Where slots stand, for a receiver that learned its positions: its own embedding of them, onto the slots.
+
+    RoPE turns a key to its place, whatever the key holds. A receiver with learned positions has the place among what
+    its keys are made from: in the lower layers of the sandbox's `gpt2` more than half of what keys differ in is where
+    they stand. Slots [B, S, W] at places [B, S] → slots.
+    """
+
+    def __init__(self, geometry: Geometry, width: int) -> None:
+        super().__init__()
+        self.onto = nn.Linear(geometry.width, width, bias=False)
+
+    def forward(self, slots_BSW: Tensor, positions_BS: Tensor, receiver: Receiver) -> Tensor:
+        place_BSE = receiver.place_embeddings(positions_BS).to(slots_BSW.dtype)
+        return slots_BSW + self.onto(nn.functional.layer_norm(place_BSE, place_BSE.shape[-1:]))
 
 
 class MadeKV(Injection):

@@ -152,6 +152,13 @@ class Receiver:
             turned, _ = apply_rotary_pos_emb(k_BHMK.float(), k_BHMK.float(), cos, sin)
         return turned.to(k_BHMK.dtype)
 
+    def place_embeddings(self, positions_BM: Tensor) -> Tensor:
+        """Learned embeddings [B, M, E] of positions; of a place between two tokens, what lies between theirs."""
+        weight_TE = learned_positions(self.decoder)
+        below_BM = positions_BM.floor().long().clamp(0, weight_TE.shape[0] - 2)
+        part_BM1 = (positions_BM - below_BM)[..., None].clamp(0, 1)
+        return torch.lerp(weight_TE[below_BM].float(), weight_TE[below_BM + 1].float(), part_BM1.float())
+
     @torch.no_grad()
     def key_value_statistics(self, texts: list[str]) -> dict[str, Tensor]:
         """Mean and deviation of keys (before RoPE) and values on plain text, each [L, H, K] float32."""
@@ -180,6 +187,14 @@ class Receiver:
             digest.update(f"{name}{tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().to("cpu", torch.bfloat16).contiguous().view(torch.uint8).numpy())
         return digest.hexdigest()[:16]
+
+
+def learned_positions(decoder: Any) -> Tensor:
+    """What a decoder with learned positions adds to its input at each of them [window, E]."""
+    for name in ("wpe", "embed_positions"):
+        if (table := getattr(decoder, name, None)) is not None:
+            return table.weight[getattr(table, "offset", 0) :]  # OPT leaves its first rows unused
+    raise TypeError(f"{type(decoder).__name__} keeps its learned positions under a name that is not known here")
 
 
 def pad(
