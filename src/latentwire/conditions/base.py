@@ -1,14 +1,20 @@
-"""The two kinds of condition: a part of the text, or latents that may be tampered with."""
+"""The three kinds of condition: a part of the text, latents that may be tampered with, vectors of the receiver's own.
+
+What is done for the third kind with the numbers of a receiver stands in ``conditions/vectors.py``.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
 from latentwire.config import Choice
 from latentwire.types import Latents
+
+if TYPE_CHECKING:
+    from latentwire.conditions.vectors import Maker, Reader
 
 
 @dataclass(frozen=True)
@@ -42,19 +48,23 @@ class Given:
 
 @dataclass(frozen=True)
 class Data:
-    """What decides whether a condition applies: for each example its article, and bytes of packet and of plain text."""
+    """What decides whether a condition applies: for each example its article, and bytes of packet and of plain text;
+    and who reads."""
 
     articles: list[str]
     packet_bytes: list[int]
     text_bytes: list[int]
+    reader: Reader | None = None
 
 
 @dataclass
 class Condition(Choice):
-    """by_ratio, by_bits: whether the condition differs between ratios or bits; where not, it is measured once."""
+    """by_ratio, by_bits: whether the condition differs between ratios or bits; where not, it is measured once.
+    by_default: whether it is measured unless others are asked for."""
 
     by_ratio: ClassVar[bool] = False
     by_bits: ClassVar[bool] = False
+    by_default: ClassVar[bool] = True
 
     def not_applicable(self, data: Data) -> str | None:
         """Why the condition says nothing on these examples (its row is then n/a), or None."""
@@ -81,6 +91,20 @@ class LatentCondition(Condition):
         """Latents of a batch (float32, any device) as they are handed on. ``places``: the number of each text, so that
         what happens to it by luck does not depend on its batch."""
         return latents
+
+
+class VectorCondition(Condition):
+    """Gives vectors of the receiver's embedding width in place of tokens. No encoder has a part in them.
+
+    In context mode they stand for the context, in prompt mode for context and question, as latents do. whole: for
+    question and anchor too, but for the anchor's last token, from which decoding begins.
+    """
+
+    whole: ClassVar[bool] = False
+
+    def maker(self, reader: Reader) -> Maker:
+        """What makes the vectors for one receiver, one ratio and one codec."""
+        raise NotImplementedError
 
 
 def generator(seed: int) -> torch.Generator:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from latentwire.codecs import Codec
-from latentwire.conditions import TextCondition, TextRow
+from latentwire.conditions import TextCondition, TextRow, VectorCondition
+from latentwire.conditions.text import Text
+from latentwire.conditions.vectors import Words, sample
 from latentwire.evaluation.items import Encoded, Items
 from latentwire.receivers import Receiver
 
@@ -18,7 +21,7 @@ class Tokens:
 
     def __init__(self, receiver: Receiver, items: Items) -> None:
         prompt = receiver.prompt
-        self.prompt = prompt
+        self.receiver, self.prompt = receiver, prompt
         self.anchor = prompt.anchor_ids()
         self.context = prompt.context_ids(items.texts)
         self.question = prompt.question_ids([e.question for e in items.examples])
@@ -32,6 +35,11 @@ class Tokens:
         self.texts = items.texts
         # positions that context and tail may take together; the answer needs the rest
         self.room = receiver.geometry.window - len(prompt.head_ids()) - MAX_NEW_TOKENS
+
+    @cached_property
+    def words(self) -> Words:
+        """The receiver's embeddings of a sample of plain text, looked up once and only where a condition wants them."""
+        return Words.of(self.receiver, list(sample()))
 
     def fit(self, tail: list[int], room: int) -> list[int]:
         """A tail that is longer than ``room`` positions loses the end of its question, never the anchor."""
@@ -55,7 +63,8 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Fitted:
-    """Tokens that a receiver reads, the bytes that they were as text, and whether the window cut them."""
+    """Tokens that a receiver reads, the bytes that they were as text, and whether the window cut them. Under a vector
+    condition ``context`` is what vectors stand for, be it context or question."""
 
     context: list[int]
     tail: list[int]
@@ -87,4 +96,20 @@ def give(
         context = context[: max(room, 0)]
         size = tokens.bytes_of(place, len(context)) if got.text is None else len(got.text.encode())
         found.append(Fitted(context, tail, size + asked, cut))
+    return found
+
+
+def asked_as_vectors(condition: VectorCondition, mode: str, tail: list[int], anchor: list[int]) -> int:
+    """How many tokens of a tail are given as vectors: none, the question, or all but the last."""
+    if condition.whole:
+        return len(tail) - 1
+    return len(tail) - len(anchor) if mode == "prompt" else 0
+
+
+def give_vectors(condition: VectorCondition, items: Items, tokens: Tokens, codec: Codec) -> list[Fitted]:
+    """What each example is given under a vector condition: the tokens of the full text, divided otherwise."""
+    found = []
+    for row in give(Text(), items, tokens, None, [], codec):
+        count = asked_as_vectors(condition, items.mode, row.tail, tokens.anchor)
+        found.append(Fitted(row.context + row.tail[:count], row.tail[count:], row.bytes, row.cut))
     return found

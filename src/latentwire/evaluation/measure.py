@@ -1,20 +1,16 @@
-"""One row of the table: a receiver under a condition, all examples, batched. Text and latents share every line here."""
+"""One row of the table: a receiver under a condition, all examples, batched. Every kind shares every line here."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from latentwire.codecs import Codec
-from latentwire.conditions import LatentCondition, TextCondition
-from latentwire.evaluation.given import MAX_NEW_TOKENS, Fitted, Tokens, give
-from latentwire.evaluation.items import Encoded, Items, autocast, wait
+from latentwire.conditions import Condition, LatentCondition
+from latentwire.evaluation.given import MAX_NEW_TOKENS
+from latentwire.evaluation.giving import Clock, Terms, giving, read_prompts
 from latentwire.receivers import Receiver
 from latentwire.receivers.attention import own_causal
 from latentwire.receivers.decode import generate
@@ -43,144 +39,32 @@ class Measured:
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
 
 
-class Clock:
-    """Seconds by part."""
-
-    def __init__(self, device: torch.device, seconds: dict[str, float]) -> None:
-        self.device, self.seconds = device, seconds
-
-    @contextmanager
-    def __call__(self, part: str) -> Generator[None, None, None]:
-        wait(self.device)
-        began = time.perf_counter()
-        yield
-        wait(self.device)
-        self.seconds[part] += time.perf_counter() - began
-
-
 @torch.no_grad()
 def measure(
-    wire: Wire,
-    receiver: Receiver,
-    condition: TextCondition | LatentCondition,
-    items: Items,
-    tokens: Tokens,
-    encoded: Encoded | None,
-    slots: int,
-    codec: Codec,
-    batch_size: int,
-    seed: int,
-    tick: Callable[[int], None],
+    wire: Wire, receiver: Receiver, condition: Condition, terms: Terms, tick: Callable[[int], None]
 ) -> Measured:
-    """Answer all examples under one condition. ``encoded``: of the ratio, where the condition has one; ``slots``: K/V
-    positions for each latent."""
-    n = len(items.examples)
+    """Answer all examples under one condition. tick: told how many were answered."""
+    n = len(terms.items.examples)
     m = Measured([""] * n, [0.0] * n, [0] * n, [0.0] * n, [0] * n, [0] * n, [0] * n, [0] * n)
     clock = Clock(receiver.device, m.seconds)
     head = receiver.head().mask_BM.shape[1]
-    link: Any = wire.links[receiver.name]
-    taken: list[int] = []
-    if encoded is not None:
-        mine_N = wire.encoder.part(encoded.latents, receiver.name).count_B.cpu()
-        taken = link.injection.kv_positions(mine_N * slots).tolist()
+    answers = terms.tokens.answers
     if isinstance(condition, LatentCondition):
-        assert encoded is not None
-        m.seconds["encode"] = encoded.seconds
-        given: list[Fitted] = []
-        sources = condition.sources(items.articles, seed)
-        lengths = [taken[sources[place]] for place in items.owner]
-    else:
-        given = give(condition, items, tokens, encoded, taken, codec)
-        lengths = [len(row.context) for row in given]
-    # what each row holds besides its context
-    beside = head + MAX_NEW_TOKENS + max(map(len, tokens.question))
-    for batch in items.batches(batch_size, [length + beside for length in lengths], most_positions(receiver)):
-        if isinstance(condition, LatentCondition):
-            assert encoded is not None
-            places = list(dict.fromkeys(items.owner[i] for i in batch))
-            rows = [places.index(items.owner[i]) for i in batch]
-            with clock("adapt"), autocast(wire.device):
-                prefix = read_latents(
-                    wire, receiver, condition, items.mode, encoded, slots, sources, places, codec, seed
-                )
-            whole = [tokens.anchor if items.mode == "prompt" else tokens.question[i] for i in batch]
-            left = [receiver.geometry.window - MAX_NEW_TOKENS - prefix.next_B.tolist()[row] for row in rows]
-            tails = [tokens.fit(tail, room) for tail, room in zip(whole, left, strict=True)]
-            m.cut += sum(len(a) < len(b) for a, b in zip(tails, whole, strict=True))
-            sizes = [encoded.packet_bytes(sources[items.owner[i]], codec) for i in batch]
-        else:
-            with clock("prefill"):
-                prefix, rows = read_contexts(receiver, [given[i].context for i in batch])
-            tails = [given[i].tail for i in batch]
-            m.cut += sum(given[i].cut for i in batch)
-            sizes = [given[i].bytes for i in batch]
-        with clock("prefill"):
-            prefix = prefix.take(torch.tensor(rows, device=receiver.device))
-            held = prefix.count_B.tolist()
-            prefix = read_tails(receiver, prefix, tails)
-        last = [tail[-1] for tail in tails]
+        assert terms.encoded is not None
+        m.seconds["encode"] = terms.encoded.seconds
+    for batch in read_prompts(receiver, giving(wire, receiver, condition, terms), terms, clock):
         with clock("decode"):
-            said = generate(receiver, prefix, [[token] for token in last], MAX_NEW_TOKENS).texts
-        gold = [tokens.answers[i][0] for i in batch]
-        nll, judged, predicted = judge(receiver, prefix, last, gold)
-        for row, i in enumerate(batch):
+            said = generate(receiver, batch.prefix, [[token] for token in batch.last], MAX_NEW_TOKENS).texts
+        nll, judged, predicted = judge(receiver, batch.prefix, batch.last, [answers[i][0] for i in batch.examples])
+        for row, i in enumerate(batch.examples):
             m.predictions[i], m.nll[i], m.answer_tokens[i] = said[row], nll[row], judged[row]
-            m.first[i] = float(any(predicted[row] == answer[0] for answer in tokens.answers[i]))
-            m.kv[i] = held[row] - head
-            m.positions[i] = held[row] + len(tails[row])
-            m.own[i] = len(tokens.context[items.owner[i]])
-            if isinstance(condition, LatentCondition) and items.mode == "prompt":
-                m.own[i] += len(tokens.question[i]) - len(tokens.anchor)
-            m.bytes[i] = sizes[row]
-        tick(len(batch))
+            m.first[i] = float(any(predicted[row] == answer[0] for answer in answers[i]))
+            m.kv[i] = batch.held[row] - head
+            m.positions[i] = batch.held[row] + batch.tails[row]
+            m.own[i], m.bytes[i] = batch.own[row], batch.bytes[row]
+        m.cut += batch.cut
+        tick(len(batch.examples))
     return m
-
-
-def most_positions(receiver: Receiver) -> int:
-    """Positions whose keys and values a batch may hold: half a gigabyte of them on a CPU, a sixth of what is free on a
-    GPU (rows are copied for their questions and again for decoding, which leaves half).
-    """
-    g = receiver.geometry
-    each = 2 * g.layers * g.kv_heads * g.head_dim * receiver.dtype.itemsize
-    on_gpu = receiver.device.type == "cuda"
-    return (torch.cuda.mem_get_info(receiver.device)[0] // 6 if on_gpu else 1 << 29) // each
-
-
-def read_latents(
-    wire: Wire,
-    receiver: Receiver,
-    condition: LatentCondition,
-    mode: str,
-    encoded: Encoded,
-    slots: int,
-    sources: list[int],
-    places: list[int],
-    codec: Codec,
-    seed: int,
-) -> Prefix:
-    """Prefixes of the texts at ``places``, from latents that went through the condition and the packet's rounding."""
-    device = encoded.latents.z_BMD.device
-    latents = encoded.latents.take(torch.tensor([sources[place] for place in places], device=device))
-    M = int(latents.count_B.max())
-    latents = type(latents)(latents.z_BMD[:, :M], latents.mask_BM[:, :M], latents.source_B, latents.ratio_B)
-    latents = condition.change(latents, places, seed)
-    return wire.prefix(receiver.name, latents.with_z(codec.fake_quantise(latents.z_BMD)), mode, slots)
-
-
-def read_contexts(receiver: Receiver, contexts: list[list[int]]) -> tuple[Prefix, list[int]]:
-    """Read each distinct context once; returns the prefixes and, for each row, which of them is its own."""
-    places: dict[tuple[int, ...], int] = {}
-    rows = [places.setdefault(tuple(context), len(places)) for context in contexts]
-    mask_BT, ids_BT = pad([list(ids) for ids in places], receiver.prompt.pad_id, receiver.device)
-    return receiver.read(ids_BT, mask_BT, receiver.head_for(len(places))), rows
-
-
-def read_tails(receiver: Receiver, prefix: Prefix, tails: list[list[int]]) -> Prefix:
-    """Read question and anchor, all but the last token: from there decoding and judging go their own ways."""
-    if not any(len(tail) > 1 for tail in tails):
-        return prefix
-    mask_BT, ids_BT = pad([tail[:-1] for tail in tails], receiver.prompt.pad_id, receiver.device)
-    return receiver.read(ids_BT, mask_BT, prefix)
 
 
 def judge(

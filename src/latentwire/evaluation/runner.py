@@ -9,20 +9,27 @@ from pathlib import Path
 from typing import Any
 
 from latentwire.codecs import Codec, by_bits
-from latentwire.conditions import Condition, Data, LatentCondition, TextCondition
+from latentwire.conditions import Condition, Data, VectorCondition
+from latentwire.conditions.vectors import Reader
 from latentwire.errors import UserError
+from latentwire.evaluation.given import Tokens, asked_as_vectors
+from latentwire.evaluation.giving import Terms
 from latentwire.evaluation.items import Encoded, Items, encode_all
 from latentwire.evaluation.kinds import by_kind
-from latentwire.evaluation.measure import Tokens, measure
+from latentwire.evaluation.measure import measure
 from latentwire.evaluation.results import PREDICTIONS, RESULTS, Kept, Key, head, row_not_applicable, row_of
 from latentwire.types import MODES, Example
 from latentwire.wire import Wire
 
 __all__ = ["ORDER", "PREDICTIONS", "RESULTS", "evaluate"]
 
-ORDER = ("text", "none", "latents", "budget-question", "budget", "same-bytes", "zero", "shuffled", "wrong")
-"""Conditions that are measured unless others are asked for, in this order."""
-
+ORDER = (
+    *("text", "none", "latents", "budget-question", "budget", "same-bytes", "mean-pooled", "pca"),
+    *("zero", "shuffled", "wrong", "replay-raw", "replay-anchor", "replay-adapter"),
+)
+"""All conditions in the order in which they are measured; replays only if they are asked for."""
+ALL = "all"
+"""Asks for every condition."""
 
 ENCODED = 512
 """Texts encoded at a time, at most: encoding is real work already at that number, and holds much more for each text."""
@@ -33,7 +40,7 @@ class Job:
     """One row that is to be measured. bits: those of the packet, also where the row itself has none."""
 
     key: Key
-    condition: TextCondition | LatentCondition
+    condition: Condition
     codec: Codec
 
 
@@ -63,9 +70,7 @@ def evaluate(
     """
     names = list(dict.fromkeys(receivers or wire.receivers))
     _check(wire, examples, ratios, names, mode, slots)
-    plan = _plan(
-        names, list(dict.fromkeys(conditions or ORDER)), list(dict.fromkeys(ratios)), list(dict.fromkeys(bits))
-    )
+    plan = _plan(names, _conditions(conditions), list(dict.fromkeys(ratios)), list(dict.fromkeys(bits)))
     order = [job.key for job in plan]
     items = Items.of(wire, list(examples), mode)
     # a GPU decodes a small reader's step as fast for two thousand rows as for a few: starting its kernels takes longest
@@ -79,26 +84,19 @@ def evaluate(
             receiver, _, ratio, _ = job.key
             if ratio is not None and ratio not in encoded:
                 encoded[ratio] = encode_all(wire, items, ratio, min(batch_size, ENCODED))
-            if why := job.condition.not_applicable(_data(items, encoded.get(ratio), job.codec)):
-                kept.add(row_not_applicable(items, job.key, why), None, items, order)
-                tick(len(examples))
-                continue
             model = wire.get_receiver(receiver)
             if receiver not in tokens:
                 tokens[receiver] = Tokens(model, items)
-            got = measure(
-                wire,
-                model,
-                job.condition,
-                items,
-                tokens[receiver],
-                encoded.get(ratio),
-                slots_of(wire, receiver, ratio, slots),
-                job.codec,
-                batch_size,
-                seed,
-                tick,
+            data = _data(wire, job, items, tokens[receiver], encoded.get(ratio))
+            if why := job.condition.not_applicable(data):
+                kept.add(row_not_applicable(items, job.key, why), None, items, order)
+                tick(len(examples))
+                continue
+            per_latent = slots_of(wire, receiver, ratio, slots)
+            terms = Terms(
+                items, tokens[receiver], encoded.get(ratio), per_latent, job.codec, batch_size, seed, data.reader
             )
+            got = measure(wire, model, job.condition, terms, tick)
             kept.add(row_of(got, items, job.key, seed), got, items, order)
     kept.results["kinds"] = by_kind(wire, [e.gold for e in items.examples], kept.said)
     kept.write(order, [])
@@ -113,10 +111,17 @@ def slots_of(wire: Wire, receiver: str, ratio: int | None, asked: int | str | No
     return link.slots(ratio // 2 if asked == "half" else int(asked))
 
 
+def _conditions(asked: Sequence[str] | None) -> list[str]:
+    known = Condition.known()
+    if asked is None:
+        return [name for name in ORDER if known[name].by_default]
+    if unknown := [name for name in asked if name not in known and name != ALL]:
+        raise UserError(f"there is no condition {unknown[0]!r}; there are: {', '.join(sorted(known))} (or {ALL})")
+    return list(dict.fromkeys(name for word in asked for name in (ORDER if word == ALL else (word,))))
+
+
 def _plan(names: list[str], conditions: list[str], ratios: list[int], bits: list[int]) -> list[Job]:
     known = Condition.known()
-    if unknown := [name for name in conditions if name not in known]:
-        raise UserError(f"there is no condition {unknown[0]!r}; there are: {', '.join(sorted(known))}")
     codecs = {bit: by_bits(bit) for bit in bits}
     plan = []
     for receiver in names:
@@ -151,9 +156,19 @@ def _check(wire: Wire, examples: Sequence[Example], ratios: Sequence[int], names
             raise UserError(f"{name} cannot read that many slots ({error}); --receivers leaves it out") from None
 
 
-def _data(items: Items, encoded: Encoded | None, codec: Codec) -> Data:
-    packets = [] if encoded is None else [encoded.packet_bytes(place, codec) for place in items.owner]
-    return Data(items.articles, packets, [items.sizes[place] for place in items.owner])
+def _data(wire: Wire, job: Job, items: Items, tokens: Tokens, encoded: Encoded | None) -> Data:
+    packets = [] if encoded is None else [encoded.packet_bytes(place, job.codec) for place in items.owner]
+    reader = None
+    if isinstance(job.condition, VectorCondition):
+        name, _, ratio, _ = job.key
+        asked = [asked_as_vectors(job.condition, items.mode, tail, tokens.anchor) for tail in tokens.question]
+        counts = [len(tokens.context[place]) + more for place, more in zip(items.owner, asked, strict=True)]
+        link: Any = wire.links[name]
+        width = wire.settings.encoder.d_z
+        reader = Reader(
+            tokens.receiver, link, width, items.mode, lambda: tokens.words, job.codec, counts, packets, ratio
+        )
+    return Data(items.articles, packets, [items.sizes[place] for place in items.owner], reader)
 
 
 @contextmanager
