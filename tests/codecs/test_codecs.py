@@ -14,7 +14,7 @@ from latentwire.errors import UserError
 
 CODECS = {name: kind() for name, kind in Codec.known().items()}
 # the error of a value is at most so many times the largest magnitude of its group
-STEP = {"float16": 2**-11, "int8": 0.51 / 127, "int4": 0.35}
+STEP = {"float16": 2**-11, "int8": 0.51 / 127, "int6": 0.51 / 31, "int4": 0.35}
 every = pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
 shapes = st.tuples(st.integers(1, 5), st.integers(1, 100))
 
@@ -31,6 +31,7 @@ def test_names_numbers_and_bits():
         "float16": (1, 16),
         "int8": (2, 8),
         "int4": (3, 4),
+        "int6": (4, 6),
     }
     for name, codec in CODECS.items():
         assert by_bits(codec.bits) == by_number(codec.number) == codec
@@ -81,7 +82,7 @@ def test_packing_what_was_unpacked_changes_nothing(codec, z):
     assert codec.encode(codec.decode(data, *z.shape)) == data
 
 
-@pytest.mark.parametrize(("name", "most"), [("float16", 0.0003), ("int8", 0.0056), ("int4", 0.0835)])
+@pytest.mark.parametrize(("name", "most"), [("float16", 0.0003), ("int8", 0.0056), ("int6", 0.0235), ("int4", 0.0835)])
 def test_error_on_normally_distributed_values(name, most):
     z = torch.randn(400, 256, generator=torch.Generator().manual_seed(0))
     assert (CODECS[name].fake_quantise(z) - z).norm() / z.norm() < most
@@ -96,7 +97,9 @@ def test_int4_is_better_than_without_a_search():
     assert (CODECS["int4"].fake_quantise(z) - z).norm() < 0.965 * (plain - z).norm()
 
 
-@pytest.mark.parametrize(("name", "size"), [("float16", 32 * 256 * 2), ("int8", 32 * 272), ("int4", 32 * 144)])
+@pytest.mark.parametrize(
+    ("name", "size"), [("float16", 32 * 256 * 2), ("int8", 32 * 272), ("int6", 32 * 208), ("int4", 32 * 144)]
+)
 def test_scales_are_counted(name, size):
     assert CODECS[name].nbytes(32, 256) == size
 
@@ -140,3 +143,23 @@ def test_neighbouring_groups_do_not_matter(codec):
     z = torch.randn(3, 64)
     loud = torch.cat([z[:, :32], 1000 * z[:, 32:]], -1)
     assert torch.equal(codec.fake_quantise(z)[:, :32], codec.fake_quantise(loud)[:, :32])
+
+
+def test_int6_lies_in_its_bytes_as_it_is_told():
+    """The layout of the docstring, read bit by bit: scales, then six bits a code, the first in the lowest."""
+    z = torch.tensor([[31.0, -31.0, 0.0, 5.0, -7.0], [2.0, 31.0, -1.0, 0.0, 30.0]])
+    data = CODECS["int6"].encode(z)
+    assert len(data) == 2 * 2 + 8  # ten codes of six bits are seven and a half bytes
+    assert np.frombuffer(data, "<f2", 2).tolist() == [1.0, 1.0]
+    number = int.from_bytes(data[4:], "little")
+    codes = [(number >> 6 * place & 63) - 31 for place in range(10)]
+    assert codes == z.flatten().int().tolist() and number >> 60 == 0
+
+
+@given(data=st.binary(min_size=14, max_size=14))
+@settings(deadline=None, max_examples=40)
+def test_any_codes_are_read_as_int6(data):
+    """Seven codes and a scale from anywhere: nothing but numbers within 32 steps of the scale."""
+    scale = np.frombuffer(b"\0<", "<f2")  # 1.0
+    payload = scale.tobytes() + data[:6]
+    assert CODECS["int6"].decode(payload, 1, 7).abs().max() <= 32

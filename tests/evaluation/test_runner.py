@@ -165,10 +165,10 @@ def test_defect_09_links_do_not_touch_the_text_conditions(tiny_wire, results):
 @pytest.mark.parametrize("mode", ["context", "prompt"])
 def test_defect_13_bytes_are_exact_and_of_each_example(tiny_wire, mode):
     """Bytes are those of one packet (mean over examples), and a prompt's length is counted in positions."""
-    results = run(tiny_wire, EXAMPLES, "text", "none", "latents", "budget-question", mode=mode, bits=(16, 8, 4))
+    results = run(tiny_wire, EXAMPLES, "text", "none", "latents", "budget-question", mode=mode, bits=(16, 8, 6, 4))
     asked = [e.question for e in EXAMPLES] if mode == "prompt" else None
     packets = tiny_wire.encode([e.context for e in EXAMPLES], 4, asked)
-    for bits in (16, 8, 4):
+    for bits in (16, 8, 6, 4):
         row = find(results, "latents", ratio=4, bits=bits)
         assert row["bytes"] == pytest.approx(sum(len(p.to_bytes(bits)) for p in packets) / 4, abs=0.05)
         assert row["kv_positions"] == sum(len(p.z_MD) for p in packets) / 4

@@ -19,7 +19,7 @@ from latentwire.packets import Packet, packet
 from latentwire.packets.packet import CHECKSUM, HEADER, HEADER_BYTES, MAGIC
 
 MAKER, OTHER = b"\x01\x02\x03\x04\x05\x06\x07\x08", b"otherone"
-BITS = (16, 8, 4)
+BITS = (16, 8, 6, 4)
 
 
 def make(m=5, d=40, source=17, ratio=4, mode="context", seed=0) -> Packet:

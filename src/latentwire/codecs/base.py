@@ -117,6 +117,18 @@ def steps(x_G: Tensor, scale_G: Tensor, low: int, high: int) -> Tensor:
     return (x_G / scale_G.masked_fill(scale_G == 0, torch.inf)[..., None]).round().clamp(low, high)
 
 
+def even(z: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Codes of -most … most [..., G, GROUP] and scales [..., G]; each group's largest value gets one of them."""
+    x = grouped(z)
+    exact = x.abs().amax(-1) / most
+    scale = half(exact)
+    # float16 is coarse below its smallest normal number: a scale rounded down there would clip up to a quarter of
+    # the largest value, the next number up clips nothing
+    up = half(torch.nextafter(scale.half(), torch.full_like(scale, torch.inf).half()).float())
+    scale = torch.where((scale < exact) & (exact < 2**-14), up, scale)
+    return steps(x, scale, -most, most), scale
+
+
 def scale_bytes(scale_MG: Tensor) -> bytes:
     """Scales as little-endian float16."""
     return scale_MG.half().numpy().astype("<f2").tobytes()

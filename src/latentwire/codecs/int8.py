@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentwire.codecs.base import Codec, group_count, grouped, half, rescaled, scale_bytes, steps, ungrouped
+from latentwire.codecs.base import Codec, even, group_count, rescaled, scale_bytes, ungrouped
 
 
 @Codec.register_subclass("int8")
@@ -23,7 +23,7 @@ class Int8(Codec):
         return m * (2 * group_count(d) + d)
 
     def pack(self, z_MD: Tensor) -> bytes:
-        codes, scale_MG = self._codes(z_MD)
+        codes, scale_MG = even(z_MD, 127)
         return scale_bytes(scale_MG) + ungrouped(codes, z_MD.shape[-1]).to(torch.int8).numpy().tobytes()
 
     def unpack(self, data: bytes | memoryview, m: int, d: int) -> Tensor:
@@ -31,16 +31,5 @@ class Int8(Codec):
         return rescaled(codes_MD.astype(np.float32), data, m, d)
 
     def fake_quantise(self, z_BMD: Tensor) -> Tensor:
-        codes, scale = self._codes(z_BMD)
+        codes, scale = even(z_BMD, 127)
         return ungrouped(codes * scale[..., None], z_BMD.shape[-1])
-
-    @staticmethod
-    def _codes(z: Tensor) -> tuple[Tensor, Tensor]:
-        x = grouped(z)
-        exact = x.abs().amax(-1) / 127
-        scale = half(exact)
-        # float16 is coarse below its smallest normal number: a scale rounded down there would clip up to a quarter of
-        # the largest value, the next number up clips nothing
-        up = half(torch.nextafter(scale.half(), torch.full_like(scale, torch.inf).half()).float())
-        scale = torch.where((scale < exact) & (exact < 2**-14), up, scale)
-        return steps(x, scale, -127, 127), scale

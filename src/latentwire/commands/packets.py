@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 TextFile = Annotated[Path, typer.Argument(metavar="FILE", help="A text file; - for stdin.")]
 PacketFile = Annotated[Path, typer.Argument(metavar="PACKET", help="A packet that `latentwire encode` wrote.")]
-Bits = Annotated[int, typer.Option(help="Bits per value: 16, 8 or 4.")]
+Bits = Annotated[int, typer.Option(help="Bits per value: 16, 8, 6 or 4.")]
 Questions = Annotated[list[str], typer.Option("--question", "-q", help="A question; may be given several times.")]
 
 

@@ -5,7 +5,7 @@ offset   bytes  what (integers little-endian)
 =======  =====  ==================================================================
 0        3      ``LW1``
 3        1      version of the header (1)
-4        1      codec number
+4        1      codec number (1 float16, 2 int8, 3 int4, 4 int6)
 5        1      mode: 0 context, 1 prompt
 6        2      M, latents
 8        2      D, width of a latent
@@ -15,6 +15,8 @@ offset   bytes  what (integers little-endian)
 24       4      length of the payload
 28       4      CRC-32 of bytes 0-27 and the payload
 =======  =====  ==================================================================
+
+How a payload lies is said by its codec, in the room ``codecs``: scales first, then codes.
 
 A text that was encoded in pieces has the latents of all of them, one piece behind the other. Every count in the header
 is checked against the others and against the length of the data before anything is allocated, so a packet from anywhere
@@ -79,7 +81,7 @@ class Packet:
             raise UserError(f"an encoder is named by {FINGERPRINT_BYTES} bytes, not {len(self.encoder)}")
 
     def to_bytes(self, bits: int = 16) -> bytes:
-        """Header and payload; ``bits`` per value is 16, 8 or 4 (scales come on top, see :meth:`size`).
+        """Header and payload; ``bits`` per value is 16, 8, 6 or 4 (scales come on top, see :meth:`size`).
 
         UserError: no such codec, or values that are not finite numbers.
         """
