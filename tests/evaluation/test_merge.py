@@ -60,6 +60,17 @@ def test_full_text_and_no_context_come_from_whatever_was_run_beside(tmp_path):
     assert sorted((row["condition"], row["f1"]) for row in said) == [("latents", 0.4), ("none", 0.1), ("text", 0.5)]
 
 
+def test_of_another_gain_only_text_and_none_are_taken(tmp_path):
+    one, other = part(tmp_path / "a", "llama", 4), part(tmp_path / "b", "qwen2", 4)
+    tree = json.loads((other / RESULTS).read_text())
+    (other / RESULTS).write_text(json.dumps(tree | {"gain": 2.0}))
+    names = [(row["receiver"], row["condition"]) for row in merge(tmp_path / "whole", [one, other])["rows"]]
+    assert names == [("llama", "text"), ("llama", "latents"), ("qwen2", "text")]
+    # results from before there was a gain are of gain 1
+    (other / RESULTS).write_text(json.dumps(tree | {"gain": 1.0}))
+    assert len(merge(tmp_path / "whole", [one, other])["rows"]) == 4
+
+
 @pytest.mark.parametrize("other", [{"encoder": "cd"}, {"seed": 1}])
 def test_what_does_not_belong_together_is_refused(tmp_path, other):
     parts = [part(tmp_path / "a", "llama", 4), part(tmp_path / "b", "qwen2", 4, **other)]

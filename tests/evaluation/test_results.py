@@ -136,12 +136,14 @@ def test_more_rows_join_those_that_are_there(tiny_wire, tmp_path, measured):
     assert all(row["retention"] is None or row["condition"] for row in results["rows"])
 
 
-@pytest.mark.parametrize("change", ["seed", "rows", "answers", "link", "broken"])
+@pytest.mark.parametrize("change", ["seed", "gain", "rows", "answers", "link", "broken"])
 def test_results_of_something_else_are_set_aside(tiny_wire, tmp_path, measured, change, caplog):
     before = run(tiny_wire, tmp_path, conditions=["text"], receivers=["llama"])
     given, examples, link = {}, list(EXAMPLES), tiny_wire.links["llama"]
     if change == "seed":
         given = {"seed": 1}
+    elif change == "gain":
+        given = {"gain": 2.0}
     elif change == "rows":
         examples = examples[:2]
     elif change == "answers":
@@ -189,3 +191,18 @@ def test_results_are_replaced_whole(tiny_wire, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space"):
         run(tiny_wire, tmp_path, conditions=["text", "none"], receivers=["llama"])
     assert (tmp_path / "results.json").read_text() == before
+
+
+def test_a_gain_changes_what_is_injected_and_no_text(tiny_wire):
+    conditions = ("text", "latents", "mean-pooled", "replay-anchor")
+    plain, loud = run(tiny_wire, conditions=conditions), run(tiny_wire, conditions=conditions, gain=3.0)
+    assert (plain["gain"], loud["gain"]) == (1.0, 3.0)
+    for one, other in zip(plain["rows"], loud["rows"], strict=True):
+        assert (one["nll"] == other["nll"]) == (one["condition"] in ("text", "replay-anchor")), one["condition"]
+
+
+def test_results_from_before_there_was_a_gain_are_gone_on_with(tiny_wire, tmp_path, measured):
+    before = run(tiny_wire, tmp_path, conditions=["none"])
+    (tmp_path / "results.json").write_text(json.dumps({k: v for k, v in before.items() if k != "gain"}))
+    measured.seen.clear()
+    assert run(tiny_wire, tmp_path, conditions=["none"]) == before and not measured.seen

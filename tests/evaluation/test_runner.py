@@ -256,6 +256,8 @@ def test_a_receiver_with_learned_positions_never_leaves_its_window(wires):
         ({"bits": (5,)}, "no codec of bits 5"),
         ({"receivers": ["gpt"]}, "no receiver 'gpt'.*llama"),
         ({"mode": "both"}, "context or prompt"),
+        ({"gain": 0.0}, "gain is a number above 0"),
+        ({"gain": float("nan")}, "gain is a number above 0"),
         ({"examples": []}, "no examples"),
         (
             {"examples": [dataclasses.replace(EXAMPLES[0], context=" ")]},

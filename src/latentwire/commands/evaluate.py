@@ -36,6 +36,9 @@ def evaluate(
             help="K/V positions for each latent, or `half` as many as it stands for tokens; the links' first."
         ),
     ] = None,
+    gain: Annotated[
+        float, typer.Option(help="What is injected is multiplied by it, say 0.5 to 4; 1: as the links were trained.")
+    ] = 1.0,
     seed: Annotated[int, typer.Option(help="Draws the questions and the controls.")] = 0,
     batch_size: Annotated[int, typer.Option(min=0, help="Questions read at a time; 0: what suits the device.")] = 0,
     out: OutOption = None,
@@ -63,8 +66,10 @@ def evaluate(
     ratios = chosen_ratios or tuple(opened.ratios)
     if out is None:
         # a name of its own for everything that makes other results: a stopped run is found again, others never mixed
+        changed = {"gain": gain} if gain != 1 else {}
         run_hash = config_hash(
-            {
+            changed
+            | {
                 "encoder": opened.fingerprint.hex(),
                 "ids": [e.id for e in examples],
                 "mode": mode,
@@ -82,6 +87,7 @@ def evaluate(
         receivers=words(receivers),
         mode=mode,
         slots=per_latent,
+        gain=gain,
         seed=seed,
         batch_size=batch_size,
         out=out,

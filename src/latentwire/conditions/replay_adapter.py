@@ -51,5 +51,9 @@ class ThroughLink(Maker):
         count_B = mask_BT.sum(-1)
         # in tokens of the encoder, so that the link places each latent where the receiver's own token stands
         latents = Latents(z_BTE, mask_BT, count_B / link.fertility, torch.ones_like(count_B))
-        with torch.autocast(receiver.device.type, torch.bfloat16, enabled=receiver.device.type == "cuda"):
+        on_gpu = receiver.device.type == "cuda"
+        with (
+            link.injection.at_strength(self.reader.gain),
+            torch.autocast(receiver.device.type, torch.bfloat16, enabled=on_gpu),
+        ):
             return link(latents, receiver, self.reader.mode)

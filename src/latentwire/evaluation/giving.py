@@ -42,7 +42,7 @@ class Clock:
 @dataclass(frozen=True)
 class Terms:
     """On what terms a row is measured. encoded: of the ratio, where the condition has one. slots: K/V positions for
-    each latent. reader: of a vector condition."""
+    each latent. reader: of a vector condition. gain: what is injected is multiplied by it."""
 
     items: Items
     tokens: Tokens
@@ -52,6 +52,7 @@ class Terms:
     batch_size: int
     seed: int
     reader: Reader | None = None
+    gain: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,9 @@ class AsLatents(Giving):
         latents = type(latents)(latents.z_BMD[:, :M], latents.mask_BM[:, :M], latents.source_B, latents.ratio_B)
         latents = self.condition.change(latents, places, t.seed)
         z_BMD = t.codec.fake_quantise(latents.z_BMD)
-        return self.wire.prefix(self.receiver.name, latents.with_z(z_BMD), t.items.mode, t.slots)
+        link: Any = self.wire.links[self.receiver.name]
+        with link.injection.at_strength(t.gain):
+            return self.wire.prefix(self.receiver.name, latents.with_z(z_BMD), t.items.mode, t.slots)
 
     def own(self, example: int) -> int:
         tokens = self.terms.tokens

@@ -1,11 +1,12 @@
 """Results of several processes as one: ``python -m latentwire.evaluation.merge OUT DIR DIR … [--wire WIRE]``.
 
-Receivers may be evaluated side by side; their rows belong together if encoder, data, mode, slots and seed are the same.
-From a directory of another mode or of other slots only the rows of full text and no context are taken, which depend on
-neither. Text and its first tokens do not depend on latents either: such rows are also taken from a directory of another
-encoder, if the receivers are the same models and as many positions were kept as the latents at hand take. Retention is
-worked out anew, so that a directory may have the rows that another one's are compared with. The kinds of answers are by
-two receivers' tokenizers: where each receiver was evaluated by itself, they need the wire.
+Receivers may be evaluated side by side; their rows belong together if encoder, data, mode, slots, gain and seed are
+the same. From a directory of another mode, of other slots or of another gain only the rows of full text and no context
+are taken, which depend on none of these. Text and its first tokens do not depend on latents either: such rows are also
+taken from a directory of another encoder, if the receivers are the same models and as many positions were kept as the
+latents at hand take. Retention is worked out anew, so that a directory may have the rows that another one's are
+compared with. The kinds of answers are by two receivers' tokenizers: where each receiver was evaluated by itself, they
+need the wire.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from latentwire.errors import UserError
 from latentwire.evaluation.kinds import by_kind
-from latentwire.evaluation.results import MEASURED_ON, Key, both, key_of, with_retention
+from latentwire.evaluation.results import BEFORE, MEASURED_ON, Key, both, key_of, with_retention
 from latentwire.evaluation.runner import PREDICTIONS, RESULTS
 
 if TYPE_CHECKING:
     from latentwire.wire import Wire
 
 ANY = ("text", "none")
-"""Conditions that are the same in every mode and for all slots."""
+"""Conditions that are the same in every mode, for all slots and at any gain."""
 TEXT = (*ANY, "budget", "budget-question")
 """Conditions that give text alone, whatever an encoder makes of it."""
 
@@ -34,7 +35,7 @@ def _name(row: dict[str, Any]) -> tuple:
 
 
 def _alike(part: dict[str, Any], whole: dict[str, Any]) -> bool:
-    return all(part.get(key) == whole.get(key) for key in ("mode", "slots"))
+    return all(part.get(key, BEFORE.get(key)) == whole.get(key, BEFORE.get(key)) for key in ("mode", "slots", "gain"))
 
 
 def _other_encoder(part: dict[str, Any], whole: dict[str, Any]) -> bool:

@@ -33,7 +33,9 @@ Key = tuple[str, str, int | None, int | None]
 Row = dict[str, Any]
 
 
-def head(wire: Wire, examples: Sequence[Example], mode: str, slots: int | str | None, seed: int) -> dict[str, Any]:
+def head(
+    wire: Wire, examples: Sequence[Example], mode: str, slots: int | str | None, gain: float, seed: int
+) -> dict[str, Any]:
     """What the numbers depend on. The entries in ``SAME`` must be equal for a stopped run to go on."""
     device = wire.device
     rows = [[e.id, e.question, e.context, list(e.answers)] for e in examples]
@@ -47,6 +49,7 @@ def head(wire: Wire, examples: Sequence[Example], mode: str, slots: int | str | 
         "data": {"n": len(examples), "hash": config_hash({"rows": rows})},
         "mode": mode,
         "slots": slots,
+        "gain": gain,
         "seed": seed,
         "versions": {
             "latentwire": __version__,
@@ -60,8 +63,10 @@ def head(wire: Wire, examples: Sequence[Example], mode: str, slots: int | str | 
     }
 
 
-SAME = ("wire", "data", "mode", "slots", "seed")
+SAME = ("wire", "data", "mode", "slots", "gain", "seed")
 """What must be equal for rows to belong together."""
+BEFORE = {"gain": 1.0}
+"""What held in results from before there was a choice."""
 MEASURED_ON = ("versions", "device")
 """What says where rows were measured; no reason to set rows aside, and never to be lost."""
 
@@ -148,7 +153,7 @@ class Kept:
     """Finished rows and their answers, in memory and (with ``out``) on disk.
 
     Both files are always whole: a stopped run goes on with the rows that were finished. Results of another wire, data,
-    mode, slots or seed in the same directory are set aside under a number, never overwritten and never mixed.
+    mode, slots, gain or seed in the same directory are set aside under a number, never overwritten and never mixed.
     """
 
     def __init__(self, out: Path | None, results: dict[str, Any]) -> None:
@@ -162,13 +167,13 @@ class Kept:
     def _find(self, out: Path) -> None:
         try:
             old = json.loads((out / RESULTS).read_text(encoding="utf-8"))
-            same = all(old.get(key) == self.results[key] for key in SAME)
+            same = all(old.get(key, BEFORE.get(key)) == self.results[key] for key in SAME)
             rows = {key_of(row): row for row in old["rows"]}
         except (json.JSONDecodeError, KeyError, TypeError):
             same, rows = False, {}
         if not same:
             log.warning(
-                "results of another wire, data, mode, slots or seed in %s are set aside as %s", out, _aside(out)
+                "results of another wire, data, mode, slots, gain or seed in %s are set aside as %s", out, _aside(out)
             )
             return
         for line in _lines(out / PREDICTIONS):

@@ -28,6 +28,7 @@ ORDER = (
     *("zero", "shuffled", "wrong", "replay-raw", "replay-anchor", "replay-adapter"),
 )
 """All conditions in the order in which they are measured; replays only if they are asked for."""
+MOST_GAIN = 100.0
 ALL = "all"
 """Asks for every condition."""
 
@@ -53,29 +54,30 @@ def evaluate(
     receivers: Sequence[str] | None = None,
     mode: str = "context",
     slots: int | str | None = None,
+    gain: float = 1.0,
     seed: int = 0,
     batch_size: int = 0,
     out: Path | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Measure a wire; returns what ``results.json`` holds: ``wire``, ``data``, ``mode``, ``slots``, ``seed``,
-    ``versions``, ``device``, ``rows`` (see :mod:`latentwire.evaluation.results`) and ``kinds``.
+    """Measure a wire; returns what ``results.json`` holds: ``wire``, ``data``, ``mode``, ``slots``, ``gain``,
+    ``seed``, ``versions``, ``device``, ``rows`` (see :mod:`latentwire.evaluation.results`) and ``kinds``.
 
     Controls and budgets are measured at the first of ``bits``. mode: ``context`` or ``prompt``. slots: K/V positions
     for each latent, ``"half"`` for half as many as the latent stands for tokens, by default what each link gives first.
-    batch_size: questions
-    read at a time, by default what suits the device; no score depends on it. out: rows and answers are written there as
-    they come, and a run that was stopped goes on where it ended. UserError: an unknown condition, receiver, ratio or
-    number of bits, or an empty context.
+    gain: what is injected is multiplied by it (see :mod:`latentwire.injections.base`). batch_size: questions read
+    at a time, by default what suits the device; no score depends on it. out: rows and answers are written there as they
+    come, and a run that was stopped goes on where it ended. UserError: an unknown condition, receiver, ratio or number
+    of bits, or an empty context.
     """
     names = list(dict.fromkeys(receivers or wire.receivers))
-    _check(wire, examples, ratios, names, mode, slots)
+    _check(wire, examples, ratios, names, mode, slots, gain)
     plan = _plan(names, _conditions(conditions), list(dict.fromkeys(ratios)), list(dict.fromkeys(bits)))
     order = [job.key for job in plan]
     items = Items.of(wire, list(examples), mode)
     # a GPU decodes a small reader's step as fast for two thousand rows as for a few: starting its kernels takes longest
     batch_size = batch_size or (2048 if wire.device.type == "cuda" else 64)
-    kept = Kept(out, head(wire, examples, mode, slots, seed))
+    kept = Kept(out, head(wire, examples, mode, slots, gain, seed))
     todo = [job for job in plan if job.key not in kept.rows]
     encoded: dict[int | None, Encoded] = {}
     tokens: dict[str, Tokens] = {}
@@ -87,14 +89,14 @@ def evaluate(
             model = wire.get_receiver(receiver)
             if receiver not in tokens:
                 tokens[receiver] = Tokens(model, items)
-            data = _data(wire, job, items, tokens[receiver], encoded.get(ratio))
+            data = _data(wire, job, items, tokens[receiver], encoded.get(ratio), gain)
             if why := job.condition.not_applicable(data):
                 kept.add(row_not_applicable(items, job.key, why), None, items, order)
                 tick(len(examples))
                 continue
             per_latent = slots_of(wire, receiver, ratio, slots)
             terms = Terms(
-                items, tokens[receiver], encoded.get(ratio), per_latent, job.codec, batch_size, seed, data.reader
+                items, tokens[receiver], encoded.get(ratio), per_latent, job.codec, batch_size, seed, data.reader, gain
             )
             got = measure(wire, model, job.condition, terms, tick)
             kept.add(row_of(got, items, job.key, seed), got, items, order)
@@ -135,7 +137,7 @@ def _plan(names: list[str], conditions: list[str], ratios: list[int], bits: list
 
 
 def _check(wire: Wire, examples: Sequence[Example], ratios: Sequence[int], names: list[str], mode: str,
-           slots: int | str | None) -> None:  # fmt: skip
+           slots: int | str | None, gain: float) -> None:  # fmt: skip
     if not examples:
         raise UserError("there are no examples to evaluate on")
     for example in examples:
@@ -147,6 +149,8 @@ def _check(wire: Wire, examples: Sequence[Example], ratios: Sequence[int], names
         wire.encoder.check_ratio(ratio)
     if isinstance(slots, str) and slots != "half":
         raise UserError(f"slots is a number or 'half', not {slots!r}")
+    if not 0 < gain <= MOST_GAIN:
+        raise UserError(f"gain is a number above 0 and at most {MOST_GAIN:g}, 1 as trained, not {gain:g}")
     for name in names:
         wire.get_receiver(name)
         try:
@@ -156,7 +160,7 @@ def _check(wire: Wire, examples: Sequence[Example], ratios: Sequence[int], names
             raise UserError(f"{name} cannot read that many slots ({error}); --receivers leaves it out") from None
 
 
-def _data(wire: Wire, job: Job, items: Items, tokens: Tokens, encoded: Encoded | None) -> Data:
+def _data(wire: Wire, job: Job, items: Items, tokens: Tokens, encoded: Encoded | None, gain: float) -> Data:
     packets = [] if encoded is None else [encoded.packet_bytes(place, job.codec) for place in items.owner]
     reader = None
     if isinstance(job.condition, VectorCondition):
@@ -166,7 +170,7 @@ def _data(wire: Wire, job: Job, items: Items, tokens: Tokens, encoded: Encoded |
         link: Any = wire.links[name]
         width = wire.settings.encoder.d_z
         reader = Reader(
-            tokens.receiver, link, width, items.mode, lambda: tokens.words, job.codec, counts, packets, ratio
+            tokens.receiver, link, width, items.mode, lambda: tokens.words, job.codec, counts, packets, ratio, gain
         )
     return Data(items.articles, packets, [items.sizes[place] for place in items.owner], reader)
 

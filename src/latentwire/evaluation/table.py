@@ -26,7 +26,10 @@ def print_table(results: dict[str, Any], console: Console | None = None) -> None
         shown = columns_for(console.width, body)
         per = results.get("slots")
         slots = f" · {per} K/V a latent" if isinstance(per, int) else " · K/V for half the text" if per else ""
-        title = f"{receiver} · {results['mode']} mode · {rows[0]['n']:,} questions{slots} · seed {results['seed']}"
+        gain = "" if results.get("gain", 1.0) == 1 else f" · gain {results['gain']:g}"
+        title = (
+            f"{receiver} · {results['mode']} mode · {rows[0]['n']:,} questions{slots}{gain} · seed {results['seed']}"
+        )
         table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for place in shown:
             name = COLUMNS[place]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -25,7 +27,25 @@ class InjectionConfig(Choice):
 
 
 class Injection(nn.Module):
-    """``forward`` gives head and slots as a prefix. Whatever is read on top of it, the slots act on every token."""
+    """``forward`` gives head and slots as a prefix. Whatever is read on top of it, the slots act on every token.
+
+    strength: what is injected is multiplied by it: vectors, or what made keys and values differ by from the receiver's
+    mean ones, or what a block adds. 1, as it was trained, but for an evaluation that asks otherwise.
+    """
+
+    strength: float = 1.0
+
+    @contextmanager
+    def at_strength(self, gain: float) -> Generator[None]:
+        """Inject so many times as strongly, also what injections inside this one inject."""
+        inside = [module for module in self.modules() if isinstance(module, Injection)]
+        try:
+            for module in inside:
+                module.strength = gain
+            yield
+        finally:
+            for module in inside:
+                module.strength = 1.0
 
     def calibrate(self, receiver: Receiver, texts: list[str]) -> None:
         """Take scales from the receiver on plain text before training; kept in the wire as buffers."""

@@ -82,9 +82,11 @@ class CrossAttention(Injection):
         self, slots_BSE: Tensor, mask_BS: Tensor, positions_BS: Tensor, next_B: Tensor, receiver: Receiver
     ) -> Prefix:
         told_BSE = self.norm(slots_BSE) + places(positions_BS, self.width)
+        told = {layer: block.told(told_BSE) for layer, block in self.blocks.items()}  # ty: ignore[not-callable]
         blocks = tuple(
-            LayerBlock(int(layer), block, *block.told(told_BSE), mask_BS)  # ty: ignore[not-callable]
-            for layer, block in self.blocks.items()
+            # what a block adds is linear in the values
+            LayerBlock(int(layer), self.blocks[layer], k, v * self.strength, mask_BS)
+            for layer, (k, v) in told.items()
         )
         return replace(receiver.head_for(slots_BSE.shape[0]), next_B=next_B, blocks=blocks)
 

@@ -65,8 +65,8 @@ class MadeKV(Injection):
         self, k: Tensor, v: Tensor, mask_BS: Tensor, positions_BS: Tensor, next_B: Tensor, receiver: Receiver
     ) -> Prefix:
         """A prefix of S positions, without the head, from keys and values [B, L, H, S, K] of unit scale."""
-        k = k.float() * self.k_std[:, :, None] + self.k_mean[:, :, None]
-        v = v.float() * self.v_std[:, :, None] + self.v_mean[:, :, None]
+        k = k.float() * (self.k_std[:, :, None] * self.strength) + self.k_mean[:, :, None]
+        v = v.float() * (self.v_std[:, :, None] * self.strength) + self.v_mean[:, :, None]
         k = receiver.rotate(k.flatten(1, 2), positions_BS).reshape(k.shape)
         k, v = k.to(receiver.dtype), v.to(receiver.dtype)
         return Prefix(list(zip(k.unbind(1), v.unbind(1), strict=True)), mask_BS, next_B)

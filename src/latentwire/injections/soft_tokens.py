@@ -93,7 +93,7 @@ class SoftTokens(Injection):
         return self.config.ramp_from + (1.0 - self.config.ramp_from) * done
 
     def vectors(self, slots_BSE: Tensor) -> Tensor:
-        return (slots_BSE + self.mlp(slots_BSE)) * (self.gain * self.rms * self.ramped())
+        return (slots_BSE + self.mlp(slots_BSE)) * (self.gain * self.rms * self.ramped() * self.strength)
 
     def forward(
         self, slots_BSE: Tensor, mask_BS: Tensor, positions_BS: Tensor, next_B: Tensor, receiver: Receiver
