@@ -27,6 +27,13 @@ def evaluate(
         str | None, typer.Option(help="What is given about the context, with commas between; all if left out.")
     ] = None,
     receivers: Annotated[str | None, typer.Option(help="Receivers with commas between; all if left out.")] = None,
+    joint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CONDITIONS",
+            help="Under these, all receivers weigh one another's answers as well, and the best mean score is taken.",
+        ),
+    ] = None,
     mode: Annotated[
         str, typer.Option(help="`context`: the question stays text. `prompt`: it is encoded too.")
     ] = "context",
@@ -88,6 +95,7 @@ def evaluate(
         mode=mode,
         slots=per_latent,
         gain=gain,
+        joint=words(joint) or (),
         seed=seed,
         batch_size=batch_size,
         out=out,

@@ -20,6 +20,7 @@ from latentwire.data.hotpot import DATASET
 from latentwire.evaluation.items import Items
 from latentwire.evaluation.measure import PARTS, Measured
 from latentwire.evaluation.metrics import bootstrap_ci, exact_match, f1, retention
+from latentwire.evaluation.setting import Setting
 from latentwire.types import Example
 from latentwire.wire import Wire
 
@@ -31,11 +32,11 @@ SCORES = ("em", "f1", "f1_ci", "nll", "first_token", "retention", "positions", "
 Key = tuple[str, str, int | None, int | None]
 """What names a row: receiver, condition, ratio, bits."""
 Row = dict[str, Any]
+JOINT = "joint:"
+"""How the receiver of a row begins whose answers several have weighed; their names follow, plus signs between."""
 
 
-def head(
-    wire: Wire, examples: Sequence[Example], mode: str, slots: int | str | None, gain: float, seed: int
-) -> dict[str, Any]:
+def head(wire: Wire, examples: Sequence[Example], setting: Setting) -> dict[str, Any]:
     """What the numbers depend on. The entries in ``SAME`` must be equal for a stopped run to go on."""
     device = wire.device
     rows = [[e.id, e.question, e.context, list(e.answers)] for e in examples]
@@ -47,10 +48,10 @@ def head(
             "links": {name: _digest(wire.links[name]) for name in wire.receivers},
         },
         "data": {"n": len(examples), "hash": config_hash({"rows": rows})},
-        "mode": mode,
-        "slots": slots,
-        "gain": gain,
-        "seed": seed,
+        "mode": setting.mode,
+        "slots": setting.slots,
+        "gain": setting.gain,
+        "seed": setting.seed,
         "versions": {
             "latentwire": __version__,
             "torch": torch.__version__,
@@ -92,7 +93,7 @@ def row_of(got: Measured, items: Items, key: Key, seed: int) -> Row:
     pairs = list(zip(got.predictions, items.examples, strict=True))
     scores = [score(said, e) for said, e in pairs]
     kv = sum(got.kv) / n
-    return _named(key, items) | {
+    return named(key, items) | {
         "em": round(sum(exact_match(said, e.answers) for said, e in pairs) / n, 4),
         "f1": round(sum(scores) / n, 4),
         "f1_ci": [round(end, 4) for end in bootstrap_ci(scores, seed)],
@@ -118,10 +119,11 @@ def score(said: str, example: Example) -> float:
 def row_not_applicable(items: Items, key: Key, why: str) -> Row:
     """The row of a condition that says nothing on this data; ``na`` says why."""
     empty = dict.fromkeys((*SCORES, "bytes"))
-    return _named(key, items) | empty | {"cut": 0, "seconds": dict.fromkeys(PARTS, 0.0), "na": why}
+    return named(key, items) | empty | {"cut": 0, "seconds": dict.fromkeys(PARTS, 0.0), "na": why}
 
 
-def _named(key: Key, items: Items) -> Row:
+def named(key: Key, items: Items) -> Row:
+    """How a row begins."""
     receiver, condition, ratio, bits = key
     return {
         "receiver": receiver,
@@ -186,22 +188,26 @@ class Kept:
         # answers of a row that was being written when the run was stopped
         _replace(out / PREDICTIONS, [line for lines in self.said.values() for line in lines])
 
-    def add(self, row: Row, got: Measured | None, items: Items, order: list[Key]) -> None:
-        """Keep a finished row and its answers. ``order``: of the rows in the file."""
+    def add(
+        self, row: Row, items: Items, order: list[Key], said: list[str] | None, more: list[Row] | None = None
+    ) -> None:
+        """Keep a finished row and its answers. order: of the rows in the file. said: an answer to each question, None
+        where a row does not apply. more: what else is told of each answer."""
         key = key_of(row)
         self.results |= {name: both(self.results[name], here) for name, here in self.here.items()}
         self.rows[key] = row
-        if got is not None:
-            named = {name: row[name] for name in ("receiver", "condition", "ratio", "bits")}
+        if said is not None:
+            names = {name: row[name] for name in ("receiver", "condition", "ratio", "bits")}
             self.said[key] = [
                 {
                     "id": e.id,
-                    **named,
-                    "prediction": said,
+                    **names,
+                    "prediction": text,
                     "answers": list(e.answers),
-                    "f1": round(score(said, e), 4),
+                    "f1": round(score(text, e), 4),
+                    **rest,
                 }
-                for said, e in zip(got.predictions, items.examples, strict=True)
+                for text, e, rest in zip(said, items.examples, more or [{}] * len(said), strict=True)
             ]
         self.write(order, self.said.get(key, []))
 

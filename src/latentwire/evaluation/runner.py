@@ -4,45 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from latentwire.codecs import Codec, by_bits
-from latentwire.conditions import Condition, Data, VectorCondition
-from latentwire.conditions.vectors import Reader
-from latentwire.errors import UserError
-from latentwire.evaluation.given import Tokens, asked_as_vectors
-from latentwire.evaluation.giving import Terms
-from latentwire.evaluation.items import Encoded, Items, encode_all
+from latentwire.evaluation.bench import Bench
+from latentwire.evaluation.items import Items
+from latentwire.evaluation.joint import joint_lines, joint_row, weigh
 from latentwire.evaluation.kinds import by_kind
 from latentwire.evaluation.measure import measure
+from latentwire.evaluation.plan import ORDER, Job, conditions_of, jobs_of, joint_jobs
 from latentwire.evaluation.results import PREDICTIONS, RESULTS, Kept, Key, head, row_not_applicable, row_of
-from latentwire.types import MODES, Example
+from latentwire.evaluation.setting import Setting, check_examples
+from latentwire.types import Example
 from latentwire.wire import Wire
 
 __all__ = ["ORDER", "PREDICTIONS", "RESULTS", "evaluate"]
-
-ORDER = (
-    *("text", "none", "latents", "budget-question", "budget", "same-bytes", "mean-pooled", "pca"),
-    *("zero", "shuffled", "wrong", "replay-raw", "replay-anchor", "replay-adapter"),
-)
-"""All conditions in the order in which they are measured; replays only if they are asked for."""
-MOST_GAIN = 100.0
-ALL = "all"
-"""Asks for every condition."""
-
-ENCODED = 512
-"""Texts encoded at a time, at most: encoding is real work already at that number, and holds much more for each text."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One row that is to be measured. bits: those of the packet, also where the row itself has none."""
-
-    key: Key
-    condition: Condition
-    codec: Codec
 
 
 def evaluate(
@@ -55,6 +31,7 @@ def evaluate(
     mode: str = "context",
     slots: int | str | None = None,
     gain: float = 1.0,
+    joint: Sequence[str] = (),
     seed: int = 0,
     batch_size: int = 0,
     out: Path | None = None,
@@ -65,114 +42,51 @@ def evaluate(
 
     Controls and budgets are measured at the first of ``bits``. mode: ``context`` or ``prompt``. slots: K/V positions
     for each latent, ``"half"`` for half as many as the latent stands for tokens, by default what each link gives first.
-    gain: what is injected is multiplied by it (see :mod:`latentwire.injections.base`). batch_size: questions read
-    at a time, by default what suits the device; no score depends on it. out: rows and answers are written there as they
-    come, and a run that was stopped goes on where it ended. UserError: an unknown condition, receiver, ratio or number
-    of bits, or an empty context.
+    gain: what is injected is multiplied by it (see :mod:`latentwire.injections.base`). joint: conditions under which
+    all receivers' answers are weighed by all of them as well (:mod:`latentwire.evaluation.joint`). batch_size:
+    questions read at a time, by default what suits the device; no score depends on it. out: rows and answers are
+    written there as they come, and a run that was stopped goes on where it ended. UserError: an unknown condition,
+    receiver, ratio or number of bits, or an empty context.
     """
     names = list(dict.fromkeys(receivers or wire.receivers))
-    _check(wire, examples, ratios, names, mode, slots, gain)
-    plan = _plan(names, _conditions(conditions), list(dict.fromkeys(ratios)), list(dict.fromkeys(bits)))
-    order = [job.key for job in plan]
+    setting = Setting(mode, slots, gain, seed)
+    check_examples(examples)
+    setting.check(wire, ratios, names)
+    asked = conditions_of(conditions)
+    plan = jobs_of(names, asked, ratios, bits)
+    together = joint_jobs(plan, [name for name in wire.receivers if name in names], joint, asked)
+    order = [*(job.key for job in plan), *together]
     items = Items.of(wire, list(examples), mode)
     # a GPU decodes a small reader's step as fast for two thousand rows as for a few: starting its kernels takes longest
-    batch_size = batch_size or (2048 if wire.device.type == "cuda" else 64)
-    kept = Kept(out, head(wire, examples, mode, slots, gain, seed))
+    bench = Bench(wire, items, setting, batch_size or (2048 if wire.device.type == "cuda" else 64))
+    kept = Kept(out, head(wire, examples, setting))
     todo = [job for job in plan if job.key not in kept.rows]
-    encoded: dict[int | None, Encoded] = {}
-    tokens: dict[str, Tokens] = {}
-    with _bar(len(todo) * len(examples), progress) as tick:
+    weighed = {key: jobs for key, jobs in together.items() if key not in kept.rows}
+    with _bar((len(todo) + len(names) * len(weighed)) * len(examples), progress) as tick:
         for job in todo:
-            receiver, _, ratio, _ = job.key
-            if ratio is not None and ratio not in encoded:
-                encoded[ratio] = encode_all(wire, items, ratio, min(batch_size, ENCODED))
-            model = wire.get_receiver(receiver)
-            if receiver not in tokens:
-                tokens[receiver] = Tokens(model, items)
-            data = _data(wire, job, items, tokens[receiver], encoded.get(ratio), gain)
-            if why := job.condition.not_applicable(data):
-                kept.add(row_not_applicable(items, job.key, why), None, items, order)
+            terms, why = bench.terms(job)
+            if why:
+                kept.add(row_not_applicable(items, job.key, why), items, order, None)
                 tick(len(examples))
                 continue
-            per_latent = slots_of(wire, receiver, ratio, slots)
-            terms = Terms(
-                items, tokens[receiver], encoded.get(ratio), per_latent, job.codec, batch_size, seed, data.reader, gain
-            )
-            got = measure(wire, model, job.condition, terms, tick)
-            kept.add(row_of(got, items, job.key, seed), got, items, order)
+            got = measure(wire, wire.get_receiver(job.key[0]), job.condition, terms, tick)
+            kept.add(row_of(got, items, job.key, seed), items, order, got.predictions)
+        for key, jobs in weighed.items():
+            _weigh(bench, kept, key, jobs, order, tick)
     kept.results["kinds"] = by_kind(wire, [e.gold for e in items.examples], kept.said)
     kept.write(order, [])
     return kept.results
 
 
-def slots_of(wire: Wire, receiver: str, ratio: int | None, asked: int | str | None) -> int:
-    """K/V positions for each latent of a row. UserError: more or fewer than the link was made for."""
-    link: Any = wire.links[receiver]
-    if ratio is None or asked is None:
-        return link.slots()
-    return link.slots(ratio // 2 if asked == "half" else int(asked))
-
-
-def _conditions(asked: Sequence[str] | None) -> list[str]:
-    known = Condition.known()
-    if asked is None:
-        return [name for name in ORDER if known[name].by_default]
-    if unknown := [name for name in asked if name not in known and name != ALL]:
-        raise UserError(f"there is no condition {unknown[0]!r}; there are: {', '.join(sorted(known))} (or {ALL})")
-    return list(dict.fromkeys(name for word in asked for name in (ORDER if word == ALL else (word,))))
-
-
-def _plan(names: list[str], conditions: list[str], ratios: list[int], bits: list[int]) -> list[Job]:
-    known = Condition.known()
-    codecs = {bit: by_bits(bit) for bit in bits}
-    plan = []
-    for receiver in names:
-        for name in conditions:
-            condition = known[name]()
-            for ratio in ratios if condition.by_ratio else (None,):
-                for bit in bits if condition.by_bits else bits[:1]:
-                    key = (receiver, name, ratio, bit if condition.by_ratio else None)
-                    plan.append(Job(key, condition, codecs[bit]))
-    return plan
-
-
-def _check(wire: Wire, examples: Sequence[Example], ratios: Sequence[int], names: list[str], mode: str,
-           slots: int | str | None, gain: float) -> None:  # fmt: skip
-    if not examples:
-        raise UserError("there are no examples to evaluate on")
-    for example in examples:
-        if not example.context.strip():
-            raise UserError(f"example {example.id!r} has an empty context; there is nothing to encode, leave it out")
-    if mode not in MODES:
-        raise UserError(f"mode is {' or '.join(MODES)}, not {mode!r}")
-    for ratio in ratios:
-        wire.encoder.check_ratio(ratio)
-    if isinstance(slots, str) and slots != "half":
-        raise UserError(f"slots is a number or 'half', not {slots!r}")
-    if not 0 < gain <= MOST_GAIN:
-        raise UserError(f"gain is a number above 0 and at most {MOST_GAIN:g}, 1 as trained, not {gain:g}")
-    for name in names:
-        wire.get_receiver(name)
-        try:
-            for ratio in ratios:
-                slots_of(wire, name, ratio, slots)
-        except UserError as error:
-            raise UserError(f"{name} cannot read that many slots ({error}); --receivers leaves it out") from None
-
-
-def _data(wire: Wire, job: Job, items: Items, tokens: Tokens, encoded: Encoded | None, gain: float) -> Data:
-    packets = [] if encoded is None else [encoded.packet_bytes(place, job.codec) for place in items.owner]
-    reader = None
-    if isinstance(job.condition, VectorCondition):
-        name, _, ratio, _ = job.key
-        asked = [asked_as_vectors(job.condition, items.mode, tail, tokens.anchor) for tail in tokens.question]
-        counts = [len(tokens.context[place]) + more for place, more in zip(items.owner, asked, strict=True)]
-        link: Any = wire.links[name]
-        width = wire.settings.encoder.d_z
-        reader = Reader(
-            tokens.receiver, link, width, items.mode, lambda: tokens.words, job.codec, counts, packets, ratio, gain
-        )
-    return Data(items.articles, packets, [items.sizes[place] for place in items.owner], reader)
+def _weigh(bench: Bench, kept: Kept, key: Key, jobs: list[Job], order: list[Key], tick: Callable[[int], None]) -> None:
+    if missing := [job.key for job in jobs if job.key not in kept.said]:
+        why = f"{missing[0][0]} has no answers to weigh ({kept.rows[missing[0]]['na']})"
+        kept.add(row_not_applicable(bench.items, key, why), bench.items, order, None)
+        return
+    answers = {job.key[0]: [line["prediction"] for line in kept.said[job.key]] for job in jobs}
+    got = weigh(bench, jobs, answers, tick)
+    row = joint_row(got, bench.items, key, [kept.rows[job.key] for job in jobs], bench.setting.seed)
+    kept.add(row, bench.items, order, got.predictions(), joint_lines(got))
 
 
 @contextmanager

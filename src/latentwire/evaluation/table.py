@@ -38,6 +38,13 @@ def print_table(results: dict[str, Any], console: Console | None = None) -> None
             style = "bold" if row["condition"] == "latents" else "dim" if row["na"] else None
             table.add_row(*[line[place] for place in shown], style=style)
         console.print(table)
+    for row in results["rows"]:
+        if "oracle_f1" in row:
+            at = " ".join(cell for cell in cells(row)[:3] if cell)
+            console.print(
+                f"{at}: all receivers answer alike on {100 * row['agreement']:.0f} % of the questions; an oracle that "
+                f"knew the best of their answers would have F1 {share(row['oracle_f1'])} (no system)"
+            )
     for why in dict.fromkeys(f"{row['condition']}: n/a, {row['na']}" for row in results["rows"] if row["na"]):
         console.print(f"[dim]{why}[/]")
     if cut := max((row["cut"] for row in results["rows"]), default=0):
@@ -68,8 +75,8 @@ def cells(row: dict[str, Any]) -> list[str]:
         "-".join(share(end) for end in row["f1_ci"]),
         share(row["em"]),
         "" if row["retention"] is None else f"{100 * row['retention']:.0f} %",
-        f"{row['nll']:.2f}",
-        share(row["first_token"])[:-1],
+        "" if row["nll"] is None else f"{row['nll']:.2f}",
+        "" if row["first_token"] is None else share(row["first_token"])[:-1],
         f"{row['kv_positions']:.1f}",
         f"{row['bytes']:,.0f}",
         f"{sum(row['seconds'].values()):.1f}",
