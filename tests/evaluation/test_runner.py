@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from latentwire.conditions import Condition
 from latentwire.encoders.lm import LMEncoderConfig
 from latentwire.errors import UserError
-from latentwire.evaluation.given import MAX_NEW_TOKENS
+from latentwire.evaluation.decoding import MAX_NEW_TOKENS
 from latentwire.evaluation.runner import evaluate
 from latentwire.link import LinkConfig
 from latentwire.packets import Packet

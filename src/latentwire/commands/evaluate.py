@@ -46,6 +46,26 @@ def evaluate(
     gain: Annotated[
         float, typer.Option(help="What is injected is multiplied by it, say 0.5 to 4; 1: as the links were trained.")
     ] = 1.0,
+    min_new_tokens: Annotated[int, typer.Option(help="An answer has at least so many tokens.")] = 0,
+    max_new_tokens: Annotated[int, typer.Option(help="An answer has at most so many tokens.")] = 32,
+    eos_ban_steps: Annotated[
+        int,
+        typer.Option(help="For so many steps the end token is forbidden; the larger of this and the minimum counts."),
+    ] = 0,
+    first_temperature: Annotated[
+        float,
+        typer.Option(help="The first token is drawn at this temperature, by the seed; 0: the likeliest is taken."),
+    ] = 0.0,
+    first_top_p: Annotated[
+        float, typer.Option(help="The first token is drawn among the likeliest that have this probability together.")
+    ] = 1.0,
+    extract: Annotated[
+        str,
+        typer.Option(
+            help="What of the text is the answer: `none` (all of it), `first-line`, `layout` (until it writes the "
+            "prompt's own words)."
+        ),
+    ] = "none",
     seed: Annotated[int, typer.Option(help="Draws the questions and the controls.")] = 0,
     batch_size: Annotated[int, typer.Option(min=0, help="Questions read at a time; 0: what suits the device.")] = 0,
     out: OutOption = None,
@@ -57,6 +77,10 @@ def evaluate(
     per_latent = slots if slots in (None, "half") else numbers("--slots", slots)[0]
     if smoke:
         n, chosen_bits = min(n or 4, 4), chosen_bits[:1]
+    from latentwire.evaluation.decoding import Decoding
+
+    # a slip in an option should not wait for models to load
+    decoding = Decoding(min_new_tokens, max_new_tokens, eos_ban_steps, first_temperature, first_top_p, extract).check()
     from latentwire.config import config_hash
     from latentwire.data.rows import read_examples
     from latentwire.data.squad import shipped_valid
@@ -73,7 +97,7 @@ def evaluate(
     ratios = chosen_ratios or tuple(opened.ratios)
     if out is None:
         # a name of its own for everything that makes other results: a stopped run is found again, others never mixed
-        changed = {"gain": gain} if gain != 1 else {}
+        changed = ({"gain": gain} if gain != 1 else {}) | decoding.changed()
         run_hash = config_hash(
             changed
             | {
@@ -95,6 +119,7 @@ def evaluate(
         mode=mode,
         slots=per_latent,
         gain=gain,
+        decoding=decoding,
         joint=words(joint) or (),
         seed=seed,
         batch_size=batch_size,

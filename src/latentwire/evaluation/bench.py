@@ -33,7 +33,7 @@ class Bench:
         """On what terms a row is measured, and why it is not, where its condition says nothing on these questions."""
         name, _, ratio, _ = job.key
         if name not in self.tokens:
-            self.tokens[name] = Tokens(self.wire.get_receiver(name), self.items)
+            self.tokens[name] = Tokens(self.wire.get_receiver(name), self.items, self.setting.decoding.max_new_tokens)
         encoded = self.latents(ratio)
         packets = [] if encoded is None else [encoded.packet_bytes(place, job.codec) for place in self.items.owner]
         reader = self.reader(job, packets) if isinstance(job.condition, VectorCondition) else None
@@ -48,6 +48,7 @@ class Bench:
             self.setting.seed,
             reader,
             self.setting.gain,
+            self.setting.decoding,
         )
         return terms, job.condition.not_applicable(data)
 

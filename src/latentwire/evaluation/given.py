@@ -9,19 +9,17 @@ from latentwire.codecs import Codec
 from latentwire.conditions import TextCondition, TextRow, VectorCondition
 from latentwire.conditions.text import Text
 from latentwire.conditions.vectors import Words, sample
+from latentwire.evaluation.decoding import MAX_NEW_TOKENS
 from latentwire.evaluation.items import Encoded, Items
 from latentwire.receivers import Receiver
 
-MAX_NEW_TOKENS = 32
-"""Answers end here at the latest: the same for every example, so that no gold answer's length reaches the model."""
-
 
 class Tokens:
-    """What a receiver's tokenizer makes of the items, once."""
+    """What a receiver's tokenizer makes of the items, once. most: new tokens that are kept room for."""
 
-    def __init__(self, receiver: Receiver, items: Items) -> None:
+    def __init__(self, receiver: Receiver, items: Items, most: int = MAX_NEW_TOKENS) -> None:
         prompt = receiver.prompt
-        self.receiver, self.prompt = receiver, prompt
+        self.receiver, self.prompt, self.most = receiver, prompt, most
         self.anchor = prompt.anchor_ids()
         self.context = prompt.context_ids(items.texts)
         self.question = prompt.question_ids([e.question for e in items.examples])
@@ -34,7 +32,7 @@ class Tokens:
             start += len(e.answers)
         self.texts = items.texts
         # positions that context and tail may take together; the answer needs the rest
-        self.room = receiver.geometry.window - len(prompt.head_ids()) - MAX_NEW_TOKENS
+        self.room = receiver.geometry.window - len(prompt.head_ids()) - most
 
     @cached_property
     def words(self) -> Words:

@@ -16,7 +16,8 @@ import torch
 from latentwire.codecs import Codec
 from latentwire.conditions import Condition, LatentCondition, TextCondition, VectorCondition
 from latentwire.conditions.vectors import Maker, Reader
-from latentwire.evaluation.given import MAX_NEW_TOKENS, Fitted, Tokens, give, give_vectors
+from latentwire.evaluation.decoding import PLAIN, Decoding
+from latentwire.evaluation.given import Fitted, Tokens, give, give_vectors
 from latentwire.evaluation.items import Encoded, Items, autocast, wait
 from latentwire.receivers import Receiver
 from latentwire.receivers.receiver import pad
@@ -42,7 +43,8 @@ class Clock:
 @dataclass(frozen=True)
 class Terms:
     """On what terms a row is measured. encoded: of the ratio, where the condition has one. slots: K/V positions for
-    each latent. reader: of a vector condition. gain: what is injected is multiplied by it."""
+    each latent. reader: of a vector condition. gain: what is injected is multiplied by it. decoding: how
+    answers are written."""
 
     items: Items
     tokens: Tokens
@@ -53,6 +55,7 @@ class Terms:
     seed: int
     reader: Reader | None = None
     gain: float = 1.0
+    decoding: Decoding = PLAIN
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,7 @@ class AsLatents(Giving):
             prefix = self.prefix(places)
         whole = [tokens.anchor if items.mode == "prompt" else tokens.question[i] for i in batch]
         ends = prefix.next_B.tolist()
-        left = [self.receiver.geometry.window - MAX_NEW_TOKENS - ends[row] for row in rows]
+        left = [self.receiver.geometry.window - tokens.most - ends[row] for row in rows]
         tails = [tokens.fit(tail, room) for tail, room in zip(whole, left, strict=True)]
         return prefix, rows, tails, sum(len(a) < len(b) for a, b in zip(tails, whole, strict=True))
 
@@ -205,7 +208,7 @@ def read_prompts(receiver: Receiver, given: Giving, terms: Terms, clock: Clock) 
     """All examples in batches, each context of a batch read once for its questions."""
     head = receiver.head().mask_BM.shape[1]
     # what each row holds besides its context
-    beside = head + MAX_NEW_TOKENS + max(map(len, terms.tokens.question))
+    beside = head + terms.tokens.most + max(map(len, terms.tokens.question))
     lengths = [length + beside for length in given.lengths]
     for batch in terms.items.batches(terms.batch_size, lengths, most_positions(receiver)):
         prefix, rows, tails, cut = given.read(batch, clock)

@@ -17,9 +17,10 @@ from latentwire.evaluation.bench import Bench
 from latentwire.evaluation.giving import Clock, giving, read_prompts
 from latentwire.evaluation.items import Items
 from latentwire.evaluation.measure import PARTS, judge
-from latentwire.evaluation.metrics import bootstrap_ci, exact_match, f1, normalise
+from latentwire.evaluation.metrics import bootstrap_ci, exact_match, normalise, score
 from latentwire.evaluation.plan import Job
 from latentwire.evaluation.results import Key, Row, named
+from latentwire.types import Example
 
 
 @dataclass
@@ -74,8 +75,11 @@ def joint_row(got: Weighed, items: Items, key: Key, rows: list[Row], seed: int) 
     scores = [score(text, e) for text, e in zip(said, examples, strict=True)]
     by_question = list(zip(*got.answers.values(), strict=True))
 
-    def best(metric: Callable) -> float:
-        each = [max(metric(text, e.answers) for text in texts) for texts, e in zip(by_question, examples, strict=True)]
+    def right(text: str, example: Example) -> float:
+        return exact_match(text, example.answers)
+
+    def best(metric: Callable[[str, Example], float]) -> float:
+        each = [max(metric(text, e) for text in texts) for texts, e in zip(by_question, examples, strict=True)]
         return round(sum(each) / n, 4)
 
     whose = [got.chosen(i) for i in range(n)]
@@ -94,8 +98,8 @@ def joint_row(got: Weighed, items: Items, key: Key, rows: list[Row], seed: int) 
         "seconds": {part: round(value, 3) for part, value in got.seconds.items()},
         "na": None,
         "agreement": round(sum(len(set(map(normalise, texts))) == 1 for texts in by_question) / n, 4),
-        "oracle_f1": best(f1),
-        "oracle_em": best(exact_match),
+        "oracle_f1": best(score),
+        "oracle_em": best(right),
         "chosen": {name: round(whose.count(name) / n, 4) for name in got.answers},
     }
 

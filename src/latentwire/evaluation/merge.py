@@ -64,8 +64,8 @@ def merge(out: Path, directories: list[Path], wire: Wire | None = None) -> dict[
     parts = [json.loads((directory / RESULTS).read_text()) for directory in directories]
     whole = parts[0]
     for part, directory in zip(parts[1:], directories[1:], strict=True):
-        for key in ("data", "seed"):
-            if part.get(key) != whole.get(key):
+        for key in ("data", "seed", "decoding"):
+            if part.get(key, BEFORE.get(key)) != whole.get(key, BEFORE.get(key)):
                 raise UserError(f"{directory} differs in {key!r} from {directories[0]}; they cannot be joined")
         if _other_encoder(part, whole):
             strange = _strange(part, whole)

@@ -16,6 +16,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from latentwire.data.hotpot import DATASET
+from latentwire.types import Example
+
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 CLOSED = ("yes", "no", "noanswer")
@@ -42,6 +45,11 @@ def f1(prediction: str, answers: Sequence[str], closed: bool = False) -> float:
     if not answers:
         return float(not said)
     return max(_f1(said, normalise(answer), closed) for answer in answers)
+
+
+def score(prediction: str, example: Example) -> float:
+    """F1 by the rule of the example's dataset."""
+    return f1(prediction, example.answers, closed=example.dataset == DATASET)
 
 
 def _f1(said: str, gold: str, closed: bool) -> float:

@@ -16,10 +16,10 @@ import transformers
 
 from latentwire import __version__
 from latentwire.config import config_hash, encode
-from latentwire.data.hotpot import DATASET
+from latentwire.evaluation.decoding import PLAIN
 from latentwire.evaluation.items import Items
 from latentwire.evaluation.measure import PARTS, Measured
-from latentwire.evaluation.metrics import bootstrap_ci, exact_match, f1, retention
+from latentwire.evaluation.metrics import bootstrap_ci, exact_match, retention, score
 from latentwire.evaluation.setting import Setting
 from latentwire.types import Example
 from latentwire.wire import Wire
@@ -52,6 +52,7 @@ def head(wire: Wire, examples: Sequence[Example], setting: Setting) -> dict[str,
         "slots": setting.slots,
         "gain": setting.gain,
         "seed": setting.seed,
+        "decoding": setting.decoding.tree(),
         "versions": {
             "latentwire": __version__,
             "torch": torch.__version__,
@@ -64,9 +65,9 @@ def head(wire: Wire, examples: Sequence[Example], setting: Setting) -> dict[str,
     }
 
 
-SAME = ("wire", "data", "mode", "slots", "gain", "seed")
+SAME = ("wire", "data", "mode", "slots", "gain", "seed", "decoding")
 """What must be equal for rows to belong together."""
-BEFORE = {"gain": 1.0}
+BEFORE: dict[str, Any] = {"gain": 1.0, "decoding": PLAIN.tree()}
 """What held in results from before there was a choice."""
 MEASURED_ON = ("versions", "device")
 """What says where rows were measured; no reason to set rows aside, and never to be lost."""
@@ -111,11 +112,6 @@ def row_of(got: Measured, items: Items, key: Key, seed: int) -> Row:
     }
 
 
-def score(said: str, example: Example) -> float:
-    """F1 of an answer by the rule of the example's dataset."""
-    return f1(said, example.answers, closed=example.dataset == DATASET)
-
-
 def row_not_applicable(items: Items, key: Key, why: str) -> Row:
     """The row of a condition that says nothing on this data; ``na`` says why."""
     empty = dict.fromkeys((*SCORES, "bytes"))
@@ -154,8 +150,8 @@ def with_retention(rows: list[Row]) -> list[Row]:
 class Kept:
     """Finished rows and their answers, in memory and (with ``out``) on disk.
 
-    Both files are always whole: a stopped run goes on with the rows that were finished. Results of another wire, data,
-    mode, slots, gain or seed in the same directory are set aside under a number, never overwritten and never mixed.
+    Both files are always whole: a stopped run goes on with the rows that were finished. Results that differ in one of
+    ``SAME`` are set aside under a number, never overwritten and never mixed.
     """
 
     def __init__(self, out: Path | None, results: dict[str, Any]) -> None:
@@ -174,9 +170,7 @@ class Kept:
         except (json.JSONDecodeError, KeyError, TypeError):
             same, rows = False, {}
         if not same:
-            log.warning(
-                "results of another wire, data, mode, slots, gain or seed in %s are set aside as %s", out, _aside(out)
-            )
+            log.warning("results of another %s in %s are set aside as %s", " or ".join(SAME), out, _aside(out))
             return
         for line in _lines(out / PREDICTIONS):
             self.said.setdefault(key_of(line), []).append(line)

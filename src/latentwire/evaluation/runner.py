@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from latentwire.evaluation.bench import Bench
+from latentwire.evaluation.decoding import Decoding
 from latentwire.evaluation.items import Items
 from latentwire.evaluation.joint import joint_lines, joint_row, weigh
 from latentwire.evaluation.kinds import by_kind
-from latentwire.evaluation.measure import measure
+from latentwire.evaluation.measure import Measured, measure
 from latentwire.evaluation.plan import ORDER, Job, conditions_of, jobs_of, joint_jobs
 from latentwire.evaluation.results import PREDICTIONS, RESULTS, Kept, Key, head, row_not_applicable, row_of
 from latentwire.evaluation.setting import Setting, check_examples
@@ -31,6 +32,7 @@ def evaluate(
     mode: str = "context",
     slots: int | str | None = None,
     gain: float = 1.0,
+    decoding: Decoding | None = None,
     joint: Sequence[str] = (),
     seed: int = 0,
     batch_size: int = 0,
@@ -38,18 +40,19 @@ def evaluate(
     progress: bool = True,
 ) -> dict[str, Any]:
     """Measure a wire; returns what ``results.json`` holds: ``wire``, ``data``, ``mode``, ``slots``, ``gain``,
-    ``seed``, ``versions``, ``device``, ``rows`` (see :mod:`latentwire.evaluation.results`) and ``kinds``.
+    ``seed``, ``decoding``, ``versions``, ``device``, ``rows`` (see :mod:`latentwire.evaluation.results`) and ``kinds``.
 
     Controls and budgets are measured at the first of ``bits``. mode: ``context`` or ``prompt``. slots: K/V positions
     for each latent, ``"half"`` for half as many as the latent stands for tokens, by default what each link gives first.
-    gain: what is injected is multiplied by it (see :mod:`latentwire.injections.base`). joint: conditions under which
+    gain: what is injected is multiplied by it (see :mod:`latentwire.injections.base`). decoding: how answers are
+    written, by default greedily and to 32 tokens at most. joint: conditions under which
     all receivers' answers are weighed by all of them as well (:mod:`latentwire.evaluation.joint`). batch_size:
     questions read at a time, by default what suits the device; no score depends on it. out: rows and answers are
     written there as they come, and a run that was stopped goes on where it ended. UserError: an unknown condition,
     receiver, ratio or number of bits, or an empty context.
     """
     names = list(dict.fromkeys(receivers or wire.receivers))
-    setting = Setting(mode, slots, gain, seed)
+    setting = Setting(mode, slots, gain, seed, decoding or Decoding())
     check_examples(examples)
     setting.check(wire, ratios, names)
     asked = conditions_of(conditions)
@@ -70,12 +73,17 @@ def evaluate(
                 tick(len(examples))
                 continue
             got = measure(wire, wire.get_receiver(job.key[0]), job.condition, terms, tick)
-            kept.add(row_of(got, items, job.key, seed), items, order, got.predictions)
+            kept.add(row_of(got, items, job.key, seed), items, order, got.predictions, _whole(got, setting))
         for key, jobs in weighed.items():
             _weigh(bench, kept, key, jobs, order, tick)
     kept.results["kinds"] = by_kind(wire, [e.gold for e in items.examples], kept.said)
     kept.write(order, [])
     return kept.results
+
+
+def _whole(got: Measured, setting: Setting) -> list[dict[str, Any]] | None:
+    # an answer that was taken out of a text is never seen without it
+    return None if setting.decoding.extract == "none" else [{"said": text} for text in got.said]
 
 
 def _weigh(bench: Bench, kept: Kept, key: Key, jobs: list[Job], order: list[Key], tick: Callable[[int], None]) -> None:

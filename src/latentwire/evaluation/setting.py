@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from latentwire.errors import UserError
+from latentwire.evaluation.decoding import PLAIN, Decoding
 from latentwire.types import MODES, Example
 from latentwire.wire import Wire
 
@@ -16,13 +17,15 @@ MOST_GAIN = 100.0
 @dataclass(frozen=True)
 class Setting:
     """mode: of ``MODES``. slots: K/V positions for each latent, ``"half"`` for half as many as it stands for tokens,
-    None for what each link gives first. gain: what is injected is multiplied by it. seed: of controls and intervals.
+    None for what each link gives first. gain: what is injected is multiplied by it. seed: of controls, intervals and
+    what is drawn. decoding: how answers are written.
     """
 
     mode: str = "context"
     slots: int | str | None = None
     gain: float = 1.0
     seed: int = 0
+    decoding: Decoding = PLAIN
 
     def check(self, wire: Wire, ratios: Sequence[int], names: list[str]) -> None:
         """UserError: this wire cannot be measured so."""
@@ -34,8 +37,12 @@ class Setting:
             raise UserError(f"slots is a number or 'half', not {self.slots!r}")
         if not 0 < self.gain <= MOST_GAIN:
             raise UserError(f"gain is a number above 0 and at most {MOST_GAIN:g}, 1 as trained, not {self.gain:g}")
+        self.decoding.check()
         for name in names:
-            wire.get_receiver(name)
+            window = wire.get_receiver(name).geometry.window
+            if self.decoding.max_new_tokens > window // 2:
+                raise UserError(f"{self.decoding.max_new_tokens} new tokens leave too little of the window of {name} "
+                                f"({window}) for a prompt; max_new_tokens is at most half of it")  # fmt: skip
             try:
                 for ratio in ratios:
                     self.slots_of(wire, name, ratio)

@@ -8,6 +8,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from latentwire.evaluation.decoding import Decoding
+
 COLUMNS = ("condition", "ratio", "bits", "F1", "95 %", "EM", "kept", "nll", "1st", "K/V", "bytes", "s")
 DISPENSABLE = ("s", "1st", "nll", "EM", "bits", "95 %")
 """Columns that a narrow terminal does without, the first of them first."""
@@ -38,6 +40,8 @@ def print_table(results: dict[str, Any], console: Console | None = None) -> None
             style = "bold" if row["condition"] == "latents" else "dim" if row["na"] else None
             table.add_row(*[line[place] for place in shown], style=style)
         console.print(table)
+    if other := Decoding(**results.get("decoding", {})).changed():
+        console.print(f"Decoding: {', '.join(f'{name} {value}' for name, value in other.items())}.")
     for row in results["rows"]:
         if "oracle_f1" in row:
             at = " ".join(cell for cell in cells(row)[:3] if cell)

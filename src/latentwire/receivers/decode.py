@@ -7,7 +7,7 @@ it makes a plan for every new length, and in decoding every step has one.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,6 +23,28 @@ LEAVE = 0.75
 """Ended rows leave once no more than this share of a batch goes on: leaving copies what is held."""
 
 
+@dataclass(frozen=True)
+class FirstToken:
+    """Draws a token at a temperature among the likeliest that together have the probability ``top_p`` (nucleus
+    sampling, Holtzman et al. 2020). luck_B: of each row a number in [0, 1) that decides, so that a row's token does not
+    depend on the rows beside it."""
+
+    temperature: float
+    top_p: float
+    luck_B: Tensor
+
+    def __call__(self, logits_BV: Tensor) -> Tensor:
+        """Token ids [B]."""
+        p_BV, ids_BV = (logits_BV / self.temperature).softmax(-1).sort(dim=-1, descending=True, stable=True)
+        # what comes before the likeliest is nothing, so at least that one stays
+        p_BV = p_BV.masked_fill(p_BV.cumsum(-1) - p_BV >= self.top_p, 0)
+        edge_BV = p_BV.cumsum(-1)
+        reach_B1 = self.luck_B.to(edge_BV)[:, None] * edge_BV[:, -1:]
+        # rounding must not reach past the last that stays
+        place_B = (edge_BV <= reach_B1).sum(-1).minimum((p_BV > 0).sum(-1) - 1)
+        return ids_BV.gather(1, place_B[:, None])[:, 0]
+
+
 @torch.no_grad()
 @sdpa_kernel(KERNELS)
 def generate(
@@ -33,10 +55,12 @@ def generate(
     min_new_tokens: int = 0,
     temperature: float = 0.0,
     seed: int = 0,
+    first: FirstToken | None = None,
 ) -> Generated:
     """Continue ``tails`` (question and anchor ids, one per prefix row) until the end token.
 
-    temperature 0 is greedy. min_new_tokens: steps for which the end token is banned.
+    temperature 0 is greedy. min_new_tokens: steps for which the end token is banned. first: how the first token is
+    chosen, if not like the others.
     """
     eos = receiver.prompt.eos_id
     step_mask, step_ids = pad(tails, receiver.prompt.pad_id, receiver.device, left=True)
@@ -58,7 +82,9 @@ def generate(
         logits_BV = receiver.logits(h_BTE[:, -1])
         if step < min_new_tokens:
             logits_BV[:, eos] = float("-inf")
-        if temperature > 0:
+        if first is not None and step == 0:
+            chosen_B = first(logits_BV)
+        elif temperature > 0:
             chosen_B = torch.multinomial((logits_BV / temperature).softmax(-1), 1, generator=generator)[:, 0]
         else:
             chosen_B = logits_BV.argmax(-1)
