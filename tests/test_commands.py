@@ -208,6 +208,26 @@ def test_eval_draws_by_the_seed(wires, rows, tmp_path, monkeypatch, capsys):
     assert len(list((tmp_path / "runs" / "eval").iterdir())) == 2
 
 
+def test_eval_tells_gain_decoding_and_joint_rows(wires, rows, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    argv = ["eval", wires["one"], "--data", str(rows), "--conditions", "none,latents", "--ratio", "4"]
+    more = ["--gain", "2", "--joint", "latents", "--max-new-tokens", "4", "--extract", "first-line"]
+    assert cli.main(argv) == cli.main([*argv, *more]) == 0
+    said = capsys.readouterr().out
+    assert "gain 2" in said and "joint:llama+qwen2" in said and "max_new_tokens 4, extract first-line" in said
+    # without --out what makes other results has a directory of its own
+    found = [json.loads((path / "results.json").read_text()) for path in (tmp_path / "runs" / "eval").iterdir()]
+    assert sorted((tree["gain"], tree["decoding"]["max_new_tokens"], len(tree["rows"])) for tree in found) == [
+        (1.0, 32, 4),
+        (2.0, 4, 5),
+    ]
+
+
+def test_eval_refuses_an_option_before_it_loads_anything(rows, capsys, monkeypatch):
+    monkeypatch.setattr("latentwire.commands.evaluate.open_wire", None)
+    assert "first-line, layout" in refused(capsys, ["eval", "sandbox", "--data", str(rows), "--extract", "last-line"])
+
+
 def test_eval_names_the_line_of_a_malformed_row(wires, rows, capsys):
     with rows.open("a", encoding="utf-8") as file:
         file.write('{"context": "A text.", "question": "Who?"}\n')
@@ -221,7 +241,15 @@ def test_eval_names_an_empty_context(wires, rows, capsys):
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--conditions", "telepathy"), ("--receivers", "nobody"), ("--ratio", "3"), ("--bits", "5"), ("--mode", "both")],
+    [
+        ("--conditions", "telepathy"),
+        ("--receivers", "nobody"),
+        ("--ratio", "3"),
+        ("--bits", "5"),
+        ("--mode", "both"),
+        ("--gain", "101"),
+        ("--joint", "telepathy"),
+    ],
 )
 def test_eval_refuses_what_there_is_not(wires, rows, tmp_path, capsys, option, value):
     argv = ["eval", wires["one"], "--data", str(rows), "--out", str(tmp_path / "out"), option, value]
