@@ -12,19 +12,20 @@ import json
 import random
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from latentwire import Wire, __version__
 from latentwire.codecs import by_bits
-from latentwire.conditions import Condition, LatentCondition
+from latentwire.conditions import Condition
 from latentwire.data.progress import progress
 from latentwire.data.rows import read_examples
 from latentwire.data.squad import shipped_valid
-from latentwire.evaluation import measure as m
-from latentwire.evaluation.given import MAX_NEW_TOKENS, Tokens
+from latentwire.evaluation.decoding import MAX_NEW_TOKENS
+from latentwire.evaluation.given import Tokens
+from latentwire.evaluation.giving import Clock, Terms, giving, most_positions, read_tails
 from latentwire.evaluation.items import Encoded, Items, encode_all, wait
+from latentwire.evaluation.measure import PARTS, judge
 from latentwire.receivers.decode import generate
 from latentwire.types import Prefix
 
@@ -36,29 +37,24 @@ class Side:
 
     def __init__(self, wire: Wire, receiver: str, condition: str, items: Items, encoded: Encoded, size: int) -> None:
         """size: questions of a group."""
-        self.receiver, self.tokens = wire.get_receiver(receiver), Tokens(wire.get_receiver(receiver), items)
-        made: Any = Condition.known()[condition]()
-        sources, codec = list(range(len(items.texts))), by_bits(16)
-        lengths = [len(self.tokens.context[place]) for place in items.owner]
-        self.groups: list[tuple[Prefix, list[int]]] = []
-        for numbers in items.batches(size, lengths, m.most_positions(self.receiver)):
-            places = list(dict.fromkeys(items.owner[number] for number in numbers))
-            rows = torch.tensor([places.index(items.owner[number]) for number in numbers], device=wire.device)
-            if isinstance(made, LatentCondition):
-                prefix = m.read_latents(wire, self.receiver, made, items.mode, encoded, 1, sources, places, codec, 0)
-            else:
-                prefix, _ = m.read_contexts(self.receiver, [self.tokens.context[place] for place in places])
-            self.groups.append((prefix.take(rows), numbers))
+        self.receiver = wire.get_receiver(receiver)
+        self.tokens = Tokens(self.receiver, items)
+        terms = Terms(items, self.tokens, encoded, 1, by_bits(16), size, 0)
+        given = giving(wire, self.receiver, Condition.known()[condition](), terms)
+        clock = Clock(wire.device, dict.fromkeys(PARTS, 0.0))
+        self.groups: list[tuple[Prefix, list[list[int]], list[int]]] = []
+        for numbers in items.batches(size, given.lengths, most_positions(self.receiver)):
+            prefix, rows, tails, _ = given.read(numbers, clock)
+            self.groups.append((prefix.take(torch.tensor(rows, device=wire.device)), tails, numbers))
 
     @torch.no_grad()
     def answers(self) -> dict[int, str]:
         """What is said to each question."""
         said: dict[int, str] = {}
-        for prefix, numbers in self.groups:
-            tails = [self.tokens.question[number] for number in numbers]
-            read, last = m.read_tails(self.receiver, prefix, tails), [tail[-1] for tail in tails]
+        for prefix, tails, numbers in self.groups:
+            read, last = read_tails(self.receiver, prefix, tails), [tail[-1] for tail in tails]
             found = generate(self.receiver, read, [[token] for token in last], MAX_NEW_TOKENS).texts
-            m.judge(self.receiver, read, last, [self.tokens.answers[number][0] for number in numbers])
+            judge(self.receiver, read, last, [self.tokens.answers[number][0] for number in numbers])
             said |= dict(zip(numbers, found, strict=True))
         return said
 

@@ -28,10 +28,10 @@ def latents(counts: tuple[int, ...] = (3, 1, 2), D: int = 4) -> Latents:
     return Latents(z_BMD, mask_BM, torch.tensor(counts) * 4, torch.full((len(counts),), 4))
 
 
-def test_every_condition_has_a_place_and_only_replays_must_be_asked_for():
+def test_every_condition_has_a_place_and_only_what_gives_vectors_must_be_asked_for():
     assert set(ORDER) == set(Condition.known())
     asked = {name for name, condition in Condition.known().items() if not condition.by_default}
-    assert asked == {"replay-raw", "replay-anchor", "replay-adapter"}
+    assert asked == {"replay-raw", "replay-anchor", "replay-adapter", "pca", "mean-pooled"}
 
 
 def test_text_and_none_keep_the_question():

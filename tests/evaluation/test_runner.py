@@ -209,8 +209,8 @@ def test_controls_stand_where_latents_stand_and_say_something_else(results):
 
 def test_text_and_none_are_measured_once_and_controls_at_the_first_bits(results):
     keys = [(r["receiver"], r["condition"], r["ratio"], r["bits"]) for r in results["rows"]]
-    # latents, same-bytes, mean-pooled and pca at each of the bits; two budgets and three controls at one
-    assert len(keys) == len(set(keys)) == 2 * (2 + 2 * (4 * 2 + 5))
+    # latents and same-bytes at each of the bits; two budgets and three controls at one
+    assert len(keys) == len(set(keys)) == 2 * (2 + 2 * (2 * 2 + 5))
     assert {(r["ratio"], r["bits"]) for r in results["rows"] if r["condition"] in ("text", "none")} == {(None, None)}
     assert {r["bits"] for r in results["rows"] if r["condition"] in ("zero", "wrong", "budget")} == {16}
     assert {r["bits"] for r in results["rows"] if r["condition"] == "latents"} == {16, 4}

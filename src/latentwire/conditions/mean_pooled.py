@@ -22,6 +22,7 @@ class MeanPooled(VectorCondition):
     receiver's embedding width, with a packet's header and codec."""
 
     by_ratio = True
+    by_default = False
     by_bits = True
 
     def maker(self, reader: Reader) -> Maker:

@@ -23,6 +23,7 @@ class PCA(VectorCondition):
     included. They are rounded as the packet is, and turned into embeddings again."""
 
     by_ratio = True
+    by_default = False
     by_bits = True
 
     def not_applicable(self, data: Data) -> str | None:

@@ -14,7 +14,7 @@ ORDER = (
     *("text", "none", "latents", "budget-question", "budget", "same-bytes", "mean-pooled", "pca"),
     *("zero", "shuffled", "wrong", "replay-raw", "replay-anchor", "replay-adapter"),
 )
-"""All conditions in the order in which they are measured; replays only if they are asked for."""
+"""All conditions in the order in which they are measured; those that give vectors only if they are asked for."""
 ALL = "all"
 """Asks for every condition."""
 
