@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import replace
 from pathlib import Path
-from queue import Queue
 from typing import Any
+
+from latentwire.experiments import processes
 
 Job = dict[str, Any]
 """name, config (a training config's tree), n (questions), data_dir, facts (what goes into the result as it is),
@@ -25,40 +22,22 @@ references (whether full text and no context are measured too), ratios and slots
 
 def work(folder: Path) -> None:
     """One run in this process: train, answer, and write ``result.json``."""
-    from random import Random
-
-    import torch
-
     from latentwire.config import decode
-    from latentwire.evaluation.runner import evaluate
+    from latentwire.errors import UserError
+    from latentwire.experiments.settings import EvaluateConfig
+    from latentwire.experiments.trial import trial, write
     from latentwire.training.config import TrainConfig
-    from latentwire.training.run import train
-    from latentwire.training.setup import read_questions
-    from latentwire.wire import Wire
 
     job = json.loads((folder / "job.json").read_text())
     run = decode(TrainConfig, job["config"])
-    where = train(run, out=folder / "run", data_dir=job["data_dir"])
-    aside = read_questions(replace(run, corpus=replace(run.corpus, made=0, crops=0)), job["data_dir"])[1]
-    aside = Random(run.seed).sample(aside, min(job["n"], len(aside)))
-    on_gpu = torch.cuda.is_available() and run.device != "cpu"
-    wire = Wire.from_pretrained(where, device="cuda" if on_gpu else "cpu")
-    conditions = ["text", "none", "latents"] if job["references"] else ["latents"]
-    found = evaluate(wire, aside, ratios=job.get("ratios") or wire.ratios, conditions=conditions,
-                     slots=job.get("slots"), out=folder / "dev", progress=False)  # fmt: skip
-    progress = json.loads(sorted((folder / "run" / "checkpoints").glob("step-*/progress.json"))[-1].read_text())
-    size = {"encoder": wire.encoder, **{f"link {name}": wire.links[name] for name in wire.receivers}}
-    result = {
-        **job["facts"],
-        "steps": progress["step"],
-        "seconds": round(progress["seconds"], 1),
-        "parameters": {name: sum(p.numel() for p in module.parameters()) for name, module in size.items()},
-        "rows": found["rows"],
-        **{key: found[key] for key in ("data", "seed", "versions", "device")},
-    }
-    part = folder / ".result.json"
-    part.write_text(json.dumps(result, indent=1) + "\n")
-    part.replace(folder / "result.json")
+    asked = EvaluateConfig(n=job["n"], ratios=job.get("ratios") or [], slots=job.get("slots"), seed=run.seed)
+    asked.conditions = ["text", "none", "latents"] if job["references"] else ["latents"]
+    found = trial(run, folder, job["data_dir"], asked)
+    if found["stopped"]:
+        raise UserError(found["stopped"])
+    kept = ("steps", "parameters", "rows", "data", "seed", "versions", "device")
+    result = {**job["facts"], "seconds": round(found["seconds"]["train"], 1)} | {key: found[key] for key in kept}
+    write(folder / "result.json", result)
 
 
 def run_one(folder: Path, job: Job, gpu: str | None = None) -> str | None:
@@ -67,17 +46,12 @@ def run_one(folder: Path, job: Job, gpu: str | None = None) -> str | None:
         return None
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "job.json").write_text(json.dumps(job, indent=1))
-    place = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
     with (folder / "log.txt").open("w") as log:
         code = subprocess.run(
             [sys.executable, __file__, str(folder)], stdout=log, stderr=subprocess.STDOUT, check=False,
-            env=os.environ | place,
+            env=processes.environment(gpu),
         ).returncode  # fmt: skip
-    if code == 0:
-        return None
-    lines = (folder / "log.txt").read_text().strip().splitlines()
-    # a path would name this machine in the results
-    return re.sub(r"(?<!\w)/[\w.+/-]+", "…", lines[-1] if lines else f"exit code {code}")[:300]
+    return None if code == 0 else processes.reason(folder / "log.txt", code)
 
 
 def run_all(todo: list[tuple[Path, Job]], parallel: int, after: Callable[[dict[str, str]], None]) -> dict[str, str]:
@@ -85,38 +59,20 @@ def run_all(todo: list[tuple[Path, Job]], parallel: int, after: Callable[[dict[s
 
     after: called when a job is over, with what failed so far.
     """
-    places: Queue[str | None] = Queue()
-    gpus = visible_gpus()
-    for number in range(parallel):
-        places.put(gpus[number % len(gpus)] if gpus else None)
-
-    def one(folder: Path, job: Job) -> str | None:
-        place = places.get()  # a run that ends makes room on its own GPU: none gets more than its share
-        try:
-            return run_one(folder, job, place)
-        finally:
-            places.put(place)
-
     failed: dict[str, str] = {}
-    with ThreadPoolExecutor(parallel) as pool:
-        running = {pool.submit(one, folder, job): (folder, job) for folder, job in todo}
-        for number, done in enumerate(as_completed(running), 1):
-            folder, job = running[done]
-            if why := done.result():
-                failed[job["name"]] = why
-            told = f"{job['name']}: {why or 'finished'} ({folder.name})"
-            print(f"{number}/{len(todo)} {told}", file=sys.stderr, flush=True)
-            after(failed)
+    done = 0
+
+    def over(item: tuple[Path, Job], why: str | None) -> None:
+        nonlocal done
+        folder, job = item
+        done += 1
+        if why:
+            failed[job["name"]] = why
+        print(f"{done}/{len(todo)} {job['name']}: {why or 'finished'} ({folder.name})", file=sys.stderr, flush=True)
+        after(failed)
+
+    processes.run_all(todo, parallel, processes.visible_gpus(), lambda item, gpu: run_one(*item, gpu), over)
     return failed
-
-
-def visible_gpus() -> list[str]:
-    """Names of the GPUs that runs may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
-    import torch
-
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    count = torch.cuda.device_count()
-    return named.split(",")[:count] if named else [str(number) for number in range(count)]
 
 
 def with_retention(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:

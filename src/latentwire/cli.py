@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from latentwire.commands import data, demo, doctor, evaluate, packets, report, train
+from latentwire.commands import data, demo, doctor, evaluate, packets, report, sweep, train
 from latentwire.errors import UserError
 
 app = typer.Typer(
@@ -47,6 +47,7 @@ def _root(
 
 app.command("demo")(demo.demo)
 app.command("train")(train.train)
+app.command("sweep")(sweep.sweep)
 app.command("eval")(evaluate.evaluate)
 app.command("report")(report.report)
 app.command("encode")(packets.encode)

@@ -110,6 +110,16 @@ def load_outside_methods() -> None:
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """A YAML file as a dict. A key ``base: other.yaml`` is read first and overridden by the rest."""
     path = Path(path)
+    tree = read_plain_yaml(path)
+    if "base" in tree:
+        base = read_yaml(path.parent / tree.pop("base"))
+        tree = _merge(base, tree)
+    return tree
+
+
+def read_plain_yaml(path: str | Path) -> dict[str, Any]:
+    """A YAML file as a dict, as it stands there. UserError: there is no such file, it is no YAML, or no mapping."""
+    path = Path(path)
     if not path.is_file():
         raise UserError(f"there is no config file {path}; give the path of a YAML file")
     try:
@@ -118,9 +128,6 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         raise UserError(f"{path} holds a {type(tree).__name__}; a config is a mapping of keys to values")
-    if "base" in tree:
-        base = read_yaml(path.parent / tree.pop("base"))
-        tree = _merge(base, tree)
     return tree
 
 
@@ -139,19 +146,31 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 def override(tree: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """``["train.steps=20", "encoder.d_z=64"]`` laid over a tree; values are read as YAML, list items by number."""
     for item in overrides:
-        key, equals, text = item.partition("=")
-        if not equals or not key:
-            raise UserError(f"override {item!r} is not of the form key=value (for example train.steps=20)")
-        *parents, leaf = key.lstrip("-").split(".")
-        node: Any = tree
-        for name in parents:
-            node = _step_into(node, name, key)
-        value = yaml.safe_load(text) if text else None
-        if isinstance(node, list):
-            node[_index(node, leaf, key)] = value
-        else:
-            node[leaf] = value
+        key, value = read_override(item)
+        put(tree, key, value)
     return tree
+
+
+def read_override(item: str) -> tuple[str, Any]:
+    """``"train.steps=20"`` as ``("train.steps", 20)``."""
+    key, equals, text = item.partition("=")
+    if not equals or not key:
+        raise UserError(f"override {item!r} is not of the form key=value (for example train.steps=20)")
+    return key.lstrip("-"), yaml.safe_load(text) if text else None
+
+
+def put(tree: dict[str, Any], key: str, value: Any) -> None:
+    """Set what stands at a dotted key of a tree."""
+    *parents, leaf = key.split(".")
+    node: Any = tree
+    for name in parents:
+        node = _step_into(node, name, key)
+    if isinstance(node, list):
+        node[_index(node, leaf, key)] = value
+    elif isinstance(node, dict):
+        node[leaf] = value
+    else:
+        raise UserError(f"override {key!r}: {leaf!r} stands below a plain value")
 
 
 def _step_into(node: Any, name: str, key: str) -> Any:
@@ -208,4 +227,4 @@ def config_hash(config: Any) -> str:
     return hashlib.sha256(json.dumps(tree, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
-__all__ = ["Choice", "config_hash", "dataclass", "decode", "discover", "encode", "load", "override", "save"]
+__all__ = ["Choice", "config_hash", "dataclass", "decode", "discover", "encode", "load", "override", "put", "save"]

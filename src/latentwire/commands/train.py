@@ -26,6 +26,15 @@ def train(
     out: OutOption = None,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in the run's directory.")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the config as it would run, and stop.")] = False,
+    questions: Annotated[
+        int | None,
+        typer.Option(
+            "--eval",
+            metavar="N",
+            min=0,
+            help="Then answer N of the questions that come along, 0 for all; what it found lies in `valid` of the run.",
+        ),
+    ] = None,
     smoke: SmokeOption = False,
 ) -> None:
     """Train a wire; the same command goes on where a stopped run ended."""
@@ -36,5 +45,15 @@ def train(
     given = [*(SMOKE.split() if smoke else ()), *(overrides or ())]
     data = None if data_dir is None else str(data_dir)
     path = run(config, given, out=out, data_dir=data, resume=resume, dry_run=dry_run)
-    if not dry_run:
+    if dry_run:
+        return
+    if questions is None:
         typer.echo(f"The wire is in {path}. Next: latentwire eval {path}")
+        return
+    from latentwire.experiments.trial import answer_valid
+
+    if smoke:
+        questions = min(questions or 4, 4)
+    found = answer_valid(path.parent, questions)
+    if found is not None:
+        typer.echo(f"The wire is in {path}, what it answers in {found}.")

@@ -1,1 +1,1 @@
-"""What is made of runs once they are over: a report."""
+"""Experiments: many runs from one file, trained and evaluated, compared with one another; and a report of any of them."""

@@ -17,7 +17,12 @@ from latentwire.training.config import WatchConfig
 
 log = logging.getLogger(__name__)
 ACTIONS = ("warn", "stop", "halve")
+EVENTS = ("dominating token", "few predictions", "loss going up")
 SMOOTH = 0.8  # of the answer loss, from look to look: steps of other ratios have other losses
+
+
+class Collapsed(UserError):
+    """What the watch saw, where it stops a run."""
 
 
 @dataclass
@@ -72,13 +77,13 @@ class CollapseWatch:
         return found
 
     def act(self, events: list[dict[str, Any]]) -> None:
-        """Say what was seen. UserError: the action is ``stop``."""
+        """Say what was seen. Collapsed: the action is ``stop``."""
         for event in events:
             message = f"step {event['step']}: {event['words']}; the wire may be collapsing"
             if "halved" in event:
                 message += f"; objectives on questions now count by these factors: {event['halved']}"
             if self.action == "stop":
-                raise UserError(f"{message}; stopped, the last checkpoint is kept (on_collapse=warn goes on)")
+                raise Collapsed(f"{message}; stopped, the last checkpoint is kept (on_collapse=warn goes on)")
             log.warning(message)
 
     def rising(self, state: dict[str, Any], loss: float) -> bool:
@@ -89,6 +94,16 @@ class CollapseWatch:
         state["smooth"] = smooth = loss if smooth is None else SMOOTH * smooth + (1 - SMOOTH) * loss
         state["lowest"] = smooth if state["lowest"] is None else min(smooth, state["lowest"])
         return smooth > (1 + self.config.rise) * state["lowest"]
+
+
+def still_seen(state: dict[str, dict[str, Any]], patience: int) -> dict[str, list[str]]:
+    """What the watch still saw when ``state`` was kept, by receiver: its events whose last ``patience`` looks found the
+    same. A receiver of which it saw nothing any more is left out."""
+    seen = {
+        receiver: [what for what in EVENTS if counted["looks"].get(what, 0) >= patience]
+        for receiver, counted in state.items()
+    }
+    return {receiver: events for receiver, events in seen.items() if events}
 
 
 def _rise(state: dict[str, Any]) -> float:
