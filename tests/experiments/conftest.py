@@ -1,18 +1,23 @@
-"""A real evaluation and a real training of small random models, as folders for a report; a page as a test reads it."""
+"""For the rooms of experiments: a real evaluation and a real training of small random models, as folders for a report;
+a page as a test reads it; and a sweep on tiny readers, its runs made in this process."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import yaml
 
+from latentwire.experiments import sweep as room
+from latentwire.experiments.trial import main
 from latentwire.types import Example
-from training.conftest import corpus, tree_of, written
+from training.conftest import corpus, tiny_tree, tree_of, written
 
-__all__ = ["corpus"]  # a fixture is found by its name here
+__all__ = ["corpus", "tiny_tree"]  # fixtures are found by their names here
 
 HOSTILE = '<script>alert("x")</script>'
 EXAMPLES = [
@@ -135,3 +140,55 @@ def parsed():
         return page
 
     return parse
+
+
+SHORT = {"steps": 2, "passages": 2, "asks": 1, "eval_every": 0, "save_every": 0, "corpus.windows": 24, "corpus.made": 0}
+"""Overrides of the tiny config that make a run of a second."""
+
+
+class Here:
+    """Stands for a process: does a run's work at once, in this one. begun: the folders of all that were."""
+
+    begun: list[Path]
+
+    def __init__(self, command: list[str], stdout, env, pass_fds, **_) -> None:
+        assert command[1:3] == ["-m", "latentwire.experiments.trial"] and len(pass_fds) == 1
+        Here.begun.append(Path(command[3]))
+        try:
+            self.code = main(command[3:])
+        except OSError:  # how a test kills it
+            self.code = -9
+
+    def wait(self) -> int:
+        return self.code
+
+
+@pytest.fixture
+def here(monkeypatch) -> list[Path]:
+    """Runs are made in this process; the folders of those that were begun."""
+    Here.begun = []
+    monkeypatch.setattr(room.subprocess, "Popen", Here)
+    return Here.begun
+
+
+@pytest.fixture
+def swept(tiny_tree, tmp_path) -> Callable[..., Path]:
+    """Writes a sweep's file on tiny readers, with what is given beside base and overrides."""
+
+    def make(**more) -> Path:
+        (tmp_path / "base.yaml").write_text(yaml.safe_dump(tiny_tree))
+        tree = {
+            "base": "base.yaml",
+            "overrides": dict(SHORT),
+            "evaluate": {"n": 3, "ratios": [8], "receivers": ["llama"]},
+        }
+        path = tmp_path / "sweep.yaml"
+        path.write_text(yaml.safe_dump(tree | more))
+        return path
+
+    return make
+
+
+def history(folder: Path) -> list[dict]:
+    """The lines of a sweep's history."""
+    return [json.loads(line) for line in (folder / "metrics_history.jsonl").read_text().splitlines()]

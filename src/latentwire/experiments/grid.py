@@ -27,14 +27,14 @@ class Planned:
 
 
 def base_tree(
-    settings: SweepConfig, folder: Path, typed: Sequence[str] = (), first: Sequence[str] = ()
+    settings: SweepConfig, folder: Path, typed: Sequence[str] = (), smoke: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """The tree that all runs share: the base, then ``first``, then the file's overrides, then what was typed.
+    """The tree that all runs share: the base, the file's overrides, ``smoke``, and what was typed, in this order.
 
     folder: where the sweep's file lies. UserError: a key is typed that the sweep varies.
     """
     tree = copy.deepcopy(settings.base) if isinstance(settings.base, dict) else read_yaml(folder / str(settings.base))
-    given = [*map(read_override, first), *settings.overrides.items(), *map(read_override, typed)]
+    given = [*settings.overrides.items(), *map(read_override, [*smoke, *typed])]
     varied = settings.optuna.space if settings.optuna else settings.grid or settings.each
     if both := [key for key, _ in map(read_override, typed) if key in varied]:
         raise UserError(f"{both[0]!r} is what this sweep varies; change its values in the file")

@@ -49,9 +49,8 @@ class Search:
         name = self.settings.study or f"sweep-{depends}"
         direction = "minimize" if sweep.settings.rank.metric == "nll" else "maximize"
         try:
-            self.study = optuna.create_study(
-                storage=storage, study_name=name, load_if_exists=True, direction=direction, sampler=self.sampler()
-            )
+            self.study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True, direction=direction)
+            self.study.sampler = self.sampler(len(self.study.trials))
         except Exception as error:  # of a database's own library, whichever that is
             why = " ".join(str(error).split())[:200]
             raise UserError(f"optuna cannot use the storage {self.settings.storage or storage}: {why}") from None
@@ -64,9 +63,14 @@ class Search:
             self.know(self.run_of(trial))
         self.abandoned = [trial for trial in self.study.trials if self.is_abandoned(trial)]
 
-    def sampler(self) -> Any:
-        """TPE; workers that search at once keep off what the others are trying (constant liar)."""
-        return self.optuna.samplers.TPESampler(seed=self.settings.seed, constant_liar=True)
+    def sampler(self, begun: int) -> Any:
+        """TPE; workers that search at once keep off what the others are trying (constant liar).
+
+        The seed moves on with the trials there are, or a study that goes on would try its first values again; machines
+        that share a storage would all try the same ones, and draw theirs.
+        """
+        seed = None if self.settings.storage else self.settings.seed + begun
+        return self.optuna.samplers.TPESampler(seed=seed, constant_liar=True)
 
     def left(self) -> int:
         """Trials that this call has to do: those not begun yet, and those of this folder that were killed."""

@@ -61,7 +61,7 @@ class OptunaConfig:
     """A search by optuna. trials: in all, of all machines that work on the study, failed ones too. storage: a database
     that they share (default: a file in the sweep's folder). study: its name there (default: from the file's name and
     all that the scores depend on). space: by dotted key, a list of values, or ``{low: 1e-4, high: 1e-2, log: true}``,
-    with ``step`` where wanted; whole numbers where both ends are. seed: of the sampler.
+    with ``step`` where wanted; whole numbers where both ends are. seed: of the sampler, where no ``storage`` is given.
     """
 
     trials: int = 20

@@ -213,10 +213,10 @@ def sweep(
     out: Path | None = None,
     data_dir: str | None = None,
     workers: int = 1,
-    first: Sequence[str] = (),
+    smoke: Sequence[str] = (),
     n: int | None = None,
 ) -> Sweep:
-    """The sweep of a file, checked and ready to go. first: overrides that all others come after. n: questions at most.
+    """The sweep of a file, checked and ready to go. smoke: overrides that make its runs tiny. n: questions at most.
 
     UserError: the file, or the config of any of its runs, cannot work.
     """
@@ -225,7 +225,7 @@ def sweep(
         settings.evaluate.n = min(settings.evaluate.n or n, n)
     if workers < 1:
         raise UserError(f"--workers is a number from 1, not {workers}")
-    tree = base_tree(settings, path.parent, rest, first)
+    tree = base_tree(settings, path.parent, rest, smoke)
     return Sweep(settings, tree, out or Path("runs") / f"sweep-{path.stem}", data_dir, workers)
 
 
