@@ -15,8 +15,8 @@ from latentwire.training.run import check, train
 from latentwire.wire import Wire
 
 ROOT = Path(__file__).resolve().parents[2]
-# readers, sentence encoders and askers are trained from configs of another kind
-OTHERS = ("readers", "encoders", "askers")
+# readers, sentence encoders and askers are trained from configs of another kind; sweeps are not one run
+OTHERS = ("readers", "encoders", "askers", "sweeps")
 CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name not in OTHERS)
 IN_README = {path for path in CONFIGS if f"train {path.relative_to(ROOT)}" in (ROOT / "README.md").read_text()}
 
