@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from experiments.conftest import history
+from experiments.conftest import SHORT, history
 from latentwire import cli
 from latentwire.commands.train import SMOKE
 from latentwire.config import read_yaml
 from latentwire.experiments.processes import claimed
-from latentwire.experiments.sweep import sweep
+from latentwire.experiments.sweep import Sweep, sweep
 from latentwire.training.loop import Loop
 from latentwire.training.run import train
 
@@ -54,10 +54,8 @@ def test_a_sweep_trains_asks_and_judges_and_does_nothing_twice(swept, here, tmp_
     assert [line["rows"][0]["n"] for line in history(out)] == [3, 3, 2, 2]
 
 
-def test_a_killed_run_goes_on_from_its_checkpoint_and_the_others_were_done_meanwhile(
-    swept, here, tmp_path, capsys, monkeypatch
-):
-    path, out = swept(each={"rate": [0.05]}, baseline=True), tmp_path / "out"
+def test_a_killed_run_goes_on_from_its_checkpoint(swept, here, tmp_path, capsys, monkeypatch):
+    path, out = swept(grid={"rate": [0.05]}), tmp_path / "out"
     typed = ["steps=4", "save_every=2", "evaluate.n=1"]
     advance, steps = Loop.advance, []
 
@@ -70,19 +68,38 @@ def test_a_killed_run_goes_on_from_its_checkpoint_and_the_others_were_done_meanw
     monkeypatch.setattr(Loop, "advance", killed)
     assert cli.main(["sweep", str(path), *typed, "--out", str(out)]) == 1
     assert "failed: " in capsys.readouterr().out
-    assert [line["overrides"] for line in history(out)] == [{}]
+    assert not (out / "metrics_history.jsonl").exists()
     assert cli.main(["sweep", str(path), *typed, "--out", str(out)]) == 0
     assert steps.count(0.05) == 3 + 2, "two steps were kept, two were left"
-    assert [line["steps"] for line in history(out)] == [4, 4]
+    assert [line["steps"] for line in history(out)] == [4]
 
 
-def test_a_run_that_another_process_has_is_left_to_it(swept, here, tmp_path, capsys):
-    ready = sweep(swept(**EACH), ["evaluate.n=1"], tmp_path / "out")
-    with claimed(ready.out / ready.runs[1].name) as claim:
+def test_a_run_that_another_process_has_is_left_to_it_and_one_that_fails_does_not_stop_the_others(
+    swept, tmp_path, capsys, monkeypatch
+):
+    begun = []
+    monkeypatch.setattr(Sweep, "process", lambda self, run, *_: begun.append(run.name) or "it broke")
+    path = swept(grid={"rate": [0.01, 0.02, 0.03]})
+    ready = sweep(path, (), tmp_path / "out")
+    names = [run.name for run in ready.runs]
+    with claimed(ready.out / names[1]) as claim:
         assert claim is not None
-        results = ready.go()
-    assert results["elsewhere"] == [ready.runs[1].name] and not results["failed"] and len(results["runs"]) == 1
-    capsys.readouterr()
+        assert cli.main(["sweep", str(path), "--out", str(ready.out)]) == 1
+    results = json.loads((ready.out / "results.json").read_text())
+    assert results["elsewhere"] == [names[1]] and begun == [names[0], names[2]] and not results["runs"]
+    assert results["failed"] == {names[0]: "it broke", names[2]: "it broke"}
+    out = capsys.readouterr().out
+    assert f"{names[2]} failed: it broke" in out and f"{names[1]} is being run by another process" in out
+
+
+def test_data_that_is_not_there_is_said_once_before_any_run(swept, tiny_tree, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("LATENTWIRE_DATA", raising=False)
+    no_data = SHORT | {"corpus.text": "", "corpus.questions": ""}
+    assert cli.main(["sweep", str(swept(grid={"rate": [0.1]}, overrides=no_data)), "--out", str(tmp_path / "out")]) == 2
+    assert "give --data-dir DIR" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    path = swept(grid={"rate": [0.1]}, evaluate={"questions": "nowhere.jsonl"})
+    assert cli.main(["sweep", str(path), "--out", str(tmp_path / "out")]) == 2
+    assert "there is no file nowhere.jsonl" in capsys.readouterr().err
 
 
 def test_a_run_that_the_watch_stops_is_collapsed(swept, here, tmp_path, capsys):
@@ -120,7 +137,8 @@ def test_the_weight_sweep_that_comes_along_runs(here, tiny_readers, corpus, tiny
     small += [f"wire.encoder.init={tiny_readers['llama']}", f"wire.encoder.lexicons=[{tiny_readers['qwen2']}]"]
     small += ["wire.encoder.stretch=4", "corpus.asked=96", "corpus.stretch=4", "corpus.shortest=16"]
     small += [f"corpus.text={corpus / 'text'}", f"corpus.questions={corpus / 'questions.jsonl'}", "device=cpu"]
-    begun = train(ROOT / "configs" / "sandbox" / "wire.yaml", [*SMOKE.split(), *small], out=tmp_path / "begun")
+    once = [*SMOKE.split(), *small, "links=[llama]", "steps=1", "eval_every=0", "save_every=0"]
+    begun = train(ROOT / "configs" / "sandbox" / "wire.yaml", once, out=tmp_path / "begun")
     path, out = ROOT / "configs" / "sweeps" / "weights.yaml", tmp_path / "out"
     ready = sweep(path, [f"start={begun}", *small], out, smoke=SMOKE.split(), n=2)
     assert {key for run in ready.runs for key in run.overrides} == {

@@ -21,6 +21,7 @@ import yaml
 
 from latentwire.config import encode
 from latentwire.data.progress import progress
+from latentwire.data.rows import data_dir
 from latentwire.errors import UserError
 from latentwire.evaluation.table import share
 from latentwire.experiments.cost import cost
@@ -37,12 +38,13 @@ STEP = re.compile(r"^step (\d+)/(\d+)", re.MULTILINE)
 
 
 class Sweep:
-    """A sweep and its folder. workers: processes side by side."""
+    """A sweep and its folder ``out``. data: the folder of training data, where it is given. workers: processes side by
+    side."""
 
     def __init__(
-        self, settings: SweepConfig, tree: dict[str, Any], out: Path, data_dir: str | None = None, workers: int = 1
+        self, settings: SweepConfig, tree: dict[str, Any], out: Path, data: str | None = None, workers: int = 1
     ) -> None:
-        self.settings, self.tree, self.out, self.data_dir, self.workers = settings, tree, out, data_dir, workers
+        self.settings, self.tree, self.out, self.data, self.workers = settings, tree, out, data, workers
         self.runs = plan(settings, tree)
         self.base = planned(tree, {}) if settings.baseline else None
         configs = [run.config for run in self.runs] or [planned(tree, {}).config]
@@ -81,11 +83,13 @@ class Sweep:
 
     def process(self, run: Planned, place: str | None, claim: int) -> str | None:
         """The process of a claimed run, until its end; returns why it failed."""
+        if self.stopping:
+            return "not begun: the sweep was stopped"
         folder = self.out / run.name
         cache = run.config.corpus.cache or str(self.out.resolve() / "cache")
         config = replace(run.config, corpus=replace(run.config.corpus, cache=cache))
         asked = encode(self.settings.evaluate)
-        write(folder / JOB, {"config": encode(config), "evaluate": asked, "data_dir": self.data_dir})
+        write(folder / JOB, {"config": encode(config), "evaluate": asked, "data_dir": self.data})
         command = [sys.executable, "-m", "latentwire.experiments.trial", str(folder)]
         with (folder / "log.txt").open("w") as log:
             process = subprocess.Popen(
@@ -114,6 +118,7 @@ class Sweep:
 
     def go(self) -> dict[str, Any]:
         """Run what is not finished; returns what ``results.json`` holds."""
+        self.find_data()
         self.out.mkdir(parents=True, exist_ok=True)
         for run in self.runs:
             if line := self.line(run):
@@ -149,6 +154,15 @@ class Sweep:
 
             run_all(todo, self.workers, self.places, one, after, look, self.stop)
         return self.results()
+
+    def find_data(self) -> None:
+        """UserError where there is no data at all: said once, and not by every run."""
+        asked = self.settings.evaluate.questions
+        if asked not in ("aside", "valid") and not Path(asked).is_file():
+            raise UserError(f"evaluate.questions is aside, valid or a file of rows, and there is no file {asked}")
+        corpora = [run.config.corpus for run in self.runs] or [planned(self.tree, {}).config.corpus]
+        if any(not corpus.text and not corpus.questions for corpus in corpora):
+            data_dir(self.data)
 
     def stop(self) -> None:
         """End what runs; each goes on from its last checkpoint when the sweep is called again."""
@@ -211,7 +225,7 @@ def sweep(
     path: Path,
     typed: Sequence[str] = (),
     out: Path | None = None,
-    data_dir: str | None = None,
+    data: str | None = None,
     workers: int = 1,
     smoke: Sequence[str] = (),
     n: int | None = None,
@@ -226,7 +240,7 @@ def sweep(
     if workers < 1:
         raise UserError(f"--workers is a number from 1, not {workers}")
     tree = base_tree(settings, path.parent, rest, smoke)
-    return Sweep(settings, tree, out or Path("runs") / f"sweep-{path.stem}", data_dir, workers)
+    return Sweep(settings, tree, out or Path("runs") / f"sweep-{path.stem}", data, workers)
 
 
 def _said(line: Line) -> str:
