@@ -137,12 +137,13 @@ def test_the_weight_sweep_that_comes_along_runs(here, tiny_readers, corpus, tiny
     small += [f"wire.encoder.init={tiny_readers['llama']}", f"wire.encoder.lexicons=[{tiny_readers['qwen2']}]"]
     small += ["wire.encoder.stretch=4", "corpus.asked=96", "corpus.stretch=4", "corpus.shortest=16"]
     small += [f"corpus.text={corpus / 'text'}", f"corpus.questions={corpus / 'questions.jsonl'}", "device=cpu"]
-    once = [*SMOKE.split(), *small, "links=[llama]", "steps=1", "eval_every=0", "save_every=0"]
+    thin = ["wire.encoder.d_z=16", "wire.links.llama.adapter.head_dim=8", "wire.links.llama.injection.width=16"]
+    once = [*SMOKE.split(), *small, *thin, "links=[llama]", "steps=1", "eval_every=0", "save_every=0"]
     begun = train(ROOT / "configs" / "sandbox" / "wire.yaml", once, out=tmp_path / "begun")
     path, out = ROOT / "configs" / "sweeps" / "weights.yaml", tmp_path / "out"
     ready = sweep(path, [f"start={begun}", *small], out, smoke=SMOKE.split(), n=2)
     assert {key for run in ready.runs for key in run.overrides} == {
-        f"objectives.{name}.weight.value" for name in ("answer", "kl")
+        f"objectives.{name}.weight.value" for name in ("kl", "recall")
     }
     ready.runs = ready.runs[:2]  # they all take the same time
     found = ready.go()["runs"]

@@ -101,7 +101,7 @@ def told(overrides: dict[str, Any], short: dict[str, str] | None = None) -> str:
 
 
 def shortened(keys: list[str]) -> dict[str, str]:
-    """For each dotted key the shortest end that no other has.
+    """For each dotted key the shortest end, of three parts or more, that no other has.
 
     >>> shortened(["objectives.kl.weight.value", "objectives.answer.weight.value", "rate"])["rate"]
     'rate'
@@ -111,6 +111,6 @@ def shortened(keys: list[str]) -> dict[str, str]:
     found = {}
     for key in keys:
         parts = key.split(".")
-        ends = (".".join(parts[-count:]) for count in range(1, len(parts) + 1))
+        ends = (".".join(parts[-count:]) for count in range(min(3, len(parts)), len(parts) + 1))
         found[key] = next((end for end in ends if sum(f".{other}".endswith(f".{end}") for other in keys) == 1), key)
     return found
