@@ -63,6 +63,7 @@ def test_a_base_may_stand_in_the_file_itself(swept, tiny_tree):
         ({"grid": {"encoder_rat": [1]}}, r"the run with encoder_rat=1: .*encoder_rat"),
         ({"grid": {"optimizer": ["adamw", "sgd"]}}, "the run with optimizer=sgd: optimizer is one of"),
         ({"grid": {"rate": [1]}, "base": "nowhere.yaml"}, "there is no config file"),
+        ({"grid": {"rate.x": [1]}, "overrides": {"rate": 2}}, "'x' stands below a plain value"),
         ({"grid": {"rate": [1]}, "base": ""}, "a sweep has no base"),
         ({"grid": {"rate": [1]}, "gird": {}}, "gird"),
         ({"grid": {"rate": [1]}, "rank": {"metric": "bleu"}}, "rank.metric is one of f1"),
