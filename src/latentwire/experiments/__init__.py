@@ -1,1 +1,1 @@
-"""Experiments: many runs from one file, trained and evaluated, compared with one another; and a report of any of them."""
+"""Experiments: many runs from one file, trained, evaluated and compared; and a report of any of them."""
