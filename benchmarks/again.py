@@ -1,0 +1,128 @@
+"""Measure again what README and cards quote, with the shipped weights: ``python benchmarks/again.py``, ``make results``.
+
+The first questions stand for all of them, so that a CPU is done in three quarters of an hour. Two figures stand beside
+each new one: what the quoted evaluation scored on the very same questions (``first.json``, made from its answers by
+``--keep``), which must be met, and what it scored on all of them. Finished rows are kept: called again, it goes on
+where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from readme_table import BLOCK, RESULTS, documents
+
+from latentwire.config import config_hash
+from latentwire.data.rows import read_examples
+from latentwire.data.squad import shipped_valid
+from latentwire.evaluation.results import key_of
+from latentwire.types import Example
+
+FIRST = RESULTS / "first.json"
+NEAR = 0.02
+"""Further off than this is another result: a GPU in bfloat16 and a CPU differ by less on 500 questions."""
+Row = dict[str, Any]
+
+
+def quoted() -> list[str]:
+    """Names of the results that README and cards quote, of the shipped questions."""
+    names = [match["file"] for path in documents() for match in BLOCK.finditer(path.read_text(encoding="utf-8"))]
+    return [name for name in dict.fromkeys(names) if (RESULTS / name).is_file()]
+
+
+def keep(results: dict[str, Path], n: int) -> dict[str, Any]:
+    """F1 on the first ``n`` questions, from the answers of whole evaluations, by the name of their quoted file."""
+    first = {example.id for example in read_examples(shipped_valid())[:n]}
+    found: dict[str, Any] = {"n": n}
+    for name, directory in results.items():
+        scores: dict[tuple, list[float]] = {}
+        for line in (directory / "predictions.jsonl").read_text(encoding="utf-8").split("\n"):
+            said = json.loads(line or "{}")
+            if said.get("id") in first:
+                scores.setdefault(key_of(said), []).append(said["f1"])
+        names = ("receiver", "condition", "ratio", "bits")
+        rows = [dict(zip(names, key, strict=True)) | {"f1": round(sum(s) / len(s), 4)} for key, s in scores.items()]
+        found[name] = {"encoder": json.loads((directory / "results.json").read_text())["wire"]["encoder"], "rows": rows}
+    return found
+
+
+def measure(name: str, examples: list[Example], wire_name: str, out: Path) -> list[Row]:
+    """The rows of a quoted file, measured on ``examples``."""
+    from latentwire import Wire
+    from latentwire.evaluation.runner import evaluate
+
+    whole = json.loads((RESULTS / name).read_text(encoding="utf-8"))
+    rows = [row for row in whole["rows"] if not row["na"]]
+    wire = Wire.from_pretrained(wire_name, receivers=list(dict.fromkeys(row["receiver"] for row in rows)))
+    if wire.fingerprint.hex() != whole["wire"]["encoder"]:
+        sys.exit(f"error: {name} is of encoder {whole['wire']['encoder']}, {wire_name} has {wire.fingerprint.hex()}")
+    place = out / f"{Path(name).stem}-{config_hash({'ids': [e.id for e in examples]})[:6]}"
+    found: dict[tuple, Row] = {}
+    groups: dict[tuple, list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["receiver"], row["condition"]), []).append(row)
+    for (receiver, condition), mine in groups.items():
+        ratios = sorted({row["ratio"] for row in mine if row["ratio"]}) or [wire.ratios[0]]
+        bits = sorted({row["bits"] for row in mine if row["bits"]}, reverse=True) or [16]
+        got = evaluate(wire, examples, ratios, bits, [condition], [receiver], whole["mode"], whole["slots"],
+                       seed=whole["seed"], out=place)  # fmt: skip
+        found |= {key_of(row): row for row in got["rows"]}
+    return [found[key_of(row)] | {"all": row["f1"]} for row in rows if key_of(row) in found]
+
+
+def compare(rows: list[Row], first: list[Row]) -> list[Row]:
+    """Rows with ``first``, what was scored on the same questions, and ``off``, whether that was not met."""
+    known = {key_of(row): row["f1"] for row in first}
+    found = [row | {"first": known.get(key_of(row))} for row in rows]
+    return [row | {"off": row["first"] is None or abs(row["f1"] - row["first"]) > NEAR} for row in found]
+
+
+def show(name: str, rows: list[Row]) -> None:
+    """One table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=name, title_justify="left")
+    for column in ("receiver", "given", "ratio", "bits", "F1 again", "then, same questions", "then, all", ""):
+        table.add_column(column)
+    for row in rows:
+        figures = [f"{row[key]:.3f}" if row[key] is not None else "" for key in ("f1", "first", "all")]
+        ratio, bits = (str(row[key] or "") for key in ("ratio", "bits"))
+        table.add_row(row["receiver"], row["condition"], ratio, bits, *figures, "off" if row["off"] else "")
+    Console(width=None if sys.stdout.isatty() else 110).print(table)
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split(":")[0] + ".")
+    parser.add_argument("--n", type=int, help="questions, the first ones (default: as many as first.json is of)")
+    parser.add_argument("--only", nargs="*", help="names of results files (default: all that are quoted)")
+    parser.add_argument("--wire", default="sandbox")
+    parser.add_argument("--out", type=Path, default=Path("runs/again"))
+    parser.add_argument("--keep", nargs="*", metavar="FILE=DIR", help="only make first.json, from whole evaluations")
+    given = parser.parse_args()
+    if given.keep:
+        made = keep(
+            {name: Path(where) for name, _, where in (pair.partition("=") for pair in given.keep)}, given.n or 500
+        )
+        FIRST.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+        return
+    first = json.loads(FIRST.read_text(encoding="utf-8"))
+    n = given.n or first["n"]
+    examples, off = read_examples(shipped_valid())[:n], 0
+    for name in given.only or quoted():
+        rows = compare(measure(name, examples, given.wire, given.out), first[name]["rows"] if n == first["n"] else [])
+        if n != first["n"]:
+            rows = [row | {"off": False} for row in rows]
+        show(name, rows)
+        off += sum(row["off"] for row in rows)
+    if off:
+        sys.exit(f"{off} figures are further than {NEAR} from what was quoted")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""``benchmarks/again.py``: what is quoted is measured again, on the first questions, and what differs is told."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from latentwire.data.rows import read_examples
+from latentwire.data.squad import shipped_valid
+from latentwire.evaluation.runner import evaluate
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def script(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("again")
+
+
+def test_it_finds_what_readme_quotes_and_knows_it_on_the_first_questions(script):
+    first = json.loads(script.FIRST.read_text())
+    assert "sandbox-full.json" in script.quoted()
+    for name in script.quoted():
+        whole = json.loads((script.RESULTS / name).read_text())
+        assert first[name]["encoder"] == whole["wire"]["encoder"], f"{name}: run python benchmarks/again.py --keep"
+        keys = {script.key_of(row) for row in whole["rows"]}
+        assert {script.key_of(row) for row in first[name]["rows"]} == keys
+
+
+def test_a_wire_is_measured_again_and_a_figure_that_is_not_met_is_told(script, tiny_wire, tmp_path, monkeypatch):
+    tiny_wire.save_pretrained(tmp_path / "wire")
+    examples = read_examples(shipped_valid())[:5]
+    whole = tmp_path / "whole"
+    evaluate(
+        tiny_wire, examples, (4,), (16, 8), ["text", "none", "latents", "zero"], ["llama"], out=whole, progress=False
+    )
+    monkeypatch.setattr(script, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(script, "FIRST", tmp_path / "results" / "first.json")
+    (tmp_path / "results").mkdir()
+    shutil.copy(whole / "results.json", tmp_path / "results" / "some.json")
+    monkeypatch.setattr(script, "quoted", lambda: ["some.json"])
+    monkeypatch.chdir(tmp_path)
+
+    def call(*more: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["again.py", *more])
+        script.main()
+
+    call("--keep", f"some.json={whole}", "--n", "3")
+    call("--wire", str(tmp_path / "wire"))
+    first = json.loads(script.FIRST.read_text())
+    assert first["n"] == 3 and len(first["some.json"]["rows"]) == 5
+    first["some.json"]["rows"][2]["f1"] += 0.5
+    script.FIRST.write_text(json.dumps(first))
+    with pytest.raises(SystemExit, match="1 figures are further"):
+        call("--wire", str(tmp_path / "wire"))
