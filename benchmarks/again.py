@@ -1,4 +1,4 @@
-"""Measure again what README and cards quote, with the shipped weights: ``python benchmarks/again.py``, ``make results``.
+"""Measure again what README and cards quote, with the shipped weights: ``python benchmarks/again.py`` (make results).
 
 The first questions stand for all of them, so that a CPU is done in three quarters of an hour. Two figures stand beside
 each new one: what the quoted evaluation scored on the very same questions (``first.json``, made from its answers by
