@@ -71,7 +71,7 @@ def test_encode_says_what_it_wrote(wires, text, tmp_path, capsys):
 
 
 def test_inspect_needs_no_model(packet, capsys, monkeypatch):
-    monkeypatch.setattr("latentwire.commands.packets.open_wire", None)
+    monkeypatch.setattr("latentwire.commands.inspect.open_wire", None)
     assert cli.main(["inspect", str(packet)]) == 0
     out = capsys.readouterr().out
     assert "context" in out and str(packet.stat().st_size) in out

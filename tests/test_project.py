@@ -24,7 +24,7 @@ LEVELS = [
     {"reading", "earlier"},
     {"saved"},
     {"wire"},
-    {"conditions"},
+    {"conditions", "readback"},
     {"evaluation"},
     {"training"},
     {"experiments", "sandbox"},

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from latentwire.commands import data, demo, doctor, evaluate, packets, report, sweep, train
+from latentwire.commands import data, demo, doctor, evaluate, inspect, packets, report, sweep, train
 from latentwire.errors import UserError
 
 app = typer.Typer(
@@ -53,7 +53,7 @@ app.command("report")(report.report)
 app.command("encode")(packets.encode)
 app.command("generate")(packets.generate)
 app.command("ask")(packets.ask)
-app.command("inspect")(packets.inspect)
+app.command("inspect")(inspect.inspect)
 app.command("doctor")(doctor.doctor)
 data_app.command("prepare")(data.prepare)
 app.add_typer(data_app, name="data")

@@ -11,6 +11,7 @@ import typer
 from latentwire.errors import UserError
 
 if TYPE_CHECKING:
+    from latentwire.packets import Packet
     from latentwire.wire import Wire
 
 WireArgument = Annotated[
@@ -57,6 +58,15 @@ def read_text(path: Path) -> str:
     if not text.strip():
         raise UserError(f"{path} is empty; there is nothing to encode")
     return text.strip()
+
+
+def open_packet(path: Path) -> Packet:
+    """The packet in a file. Raises UserError when there is none, or when it is damaged."""
+    if not path.exists():
+        raise UserError(f"there is no packet {path}; make one with `latentwire encode`")
+    from latentwire.packets import Packet
+
+    return Packet.load(path)
 
 
 def quiet_libraries() -> None:

@@ -1,9 +1,9 @@
-"""``encode``, ``generate``, ``ask`` and ``inspect``: packets by hand."""
+"""``encode``, ``generate`` and ``ask``: packets by hand (what is in one says ``inspect``)."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -13,16 +13,13 @@ from latentwire.commands.options import (
     WireArgument,
     chosen_ratio,
     chosen_receivers,
+    open_packet,
     open_wire,
     read_text,
 )
 from latentwire.errors import UserError
 
-if TYPE_CHECKING:
-    from latentwire.packets import Packet
-
 TextFile = Annotated[Path, typer.Argument(metavar="FILE", help="A text file; - for stdin.")]
-PacketFile = Annotated[Path, typer.Argument(metavar="PACKET", help="A packet that `latentwire encode` wrote.")]
 Bits = Annotated[int, typer.Option(help="Bits per value: 16, 8, 6 or 4.")]
 Questions = Annotated[list[str], typer.Option("--question", "-q", help="A question; may be given several times.")]
 
@@ -64,7 +61,7 @@ def generate(
     ] = None,
 ) -> None:
     """Let a receiver read a packet and answer, one line for each prompt."""
-    received = _unpack(packet)
+    received = open_packet(packet)
     if received.mode == "context" and not prompt:
         raise UserError(f"{packet} holds a text without a question; ask one with --prompt")
     opened = open_wire(wire)
@@ -99,24 +96,3 @@ def ask(
 
     passage = Passage(str(text), context, [(each, ()) for each in question])
     show_passage(Console(), opened, passage, chosen_ratio(opened, ratio), bits=bits, receivers=names)
-
-
-def inspect(packet: PacketFile) -> None:
-    """Say what is in a packet, without any model."""
-    unpacked = _unpack(packet)
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=str(packet), show_header=False, title_justify="left")
-    for key, value in unpacked.describe().items():
-        shown = ", ".join(f"{k} {v:.3g}" for k, v in value.items()) if isinstance(value, dict) else str(value)
-        table.add_row(key.replace("_", " "), shown)
-    Console().print(table)
-
-
-def _unpack(path: Path) -> Packet:
-    if not path.exists():
-        raise UserError(f"there is no packet {path}; make one with `latentwire encode`")
-    from latentwire.packets import Packet
-
-    return Packet.load(path)
