@@ -77,6 +77,55 @@ def test_inspect_needs_no_model(packet, capsys, monkeypatch):
     assert "context" in out and str(packet.stat().st_size) in out
 
 
+def test_inspect_with_a_wire_shows_what_each_receiver_makes_of_it(wires, packet, text, capsys):
+    argv = ["inspect", str(packet), "--wire", wires["one"], "--source", str(text), "--words", "3"]
+    assert cli.main([*argv, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    count = found["latents"]
+    assert found["source"]["tokens"] == found["source_tokens"]
+    assert list(found["receivers"]) == list(NAMES)
+    for read in found["receivers"].values():
+        assert read["readback"] and set(read["overlap"]) == {"f1", "lcs"}
+        assert [each["latent"] for each in read["latents"]] == list(range(count))
+        assert all(len(each["words"]) == 3 and each["norm"] > 0 and each["strength"] > 0 for each in read["latents"])
+        # the stretches are the whole text: nothing is left out between them
+        spoken = "".join("".join(each["source"].split()) for each in read["latents"])
+        assert spoken.startswith("TheNorwegian") and "1911" in spoken
+    assert cli.main([*argv, "--receiver", "qwen2", "--rows", "4"]) == 0
+    page = capsys.readouterr().out
+    assert "qwen2 reads back" in page and "llama reads back" not in page
+    assert "longest common subsequence" in page and f"{count - 4} latents more" in page
+
+
+def test_inspect_without_words_or_source(wires, packet, capsys):
+    assert cli.main(["inspect", str(packet), "--wire", wires["one"], "-r", "llama", "--words", "0", "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["receivers"]["llama"]) == {"readback"}
+
+
+def test_inspect_as_json_needs_no_model(packet, capsys, monkeypatch):
+    monkeypatch.setattr("latentwire.commands.inspect.open_wire", None)
+    assert cli.main(["inspect", str(packet), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["bytes"] == packet.stat().st_size
+
+
+def test_inspect_says_that_the_source_may_be_another_text(wires, packet, tmp_path, capsys):
+    other = tmp_path / "other.txt"
+    other.write_text("A much shorter text.")
+    argv = ["inspect", str(packet), "-w", wires["one"], "-r", "llama", "--source", str(other), "--words", "0"]
+    assert cli.main(argv) == 0
+    assert "may be another text" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("option", [["--receiver", "llama"], ["--source", "my.txt"]])
+def test_inspect_names_the_wire_that_is_missing(packet, capsys, option):
+    line = refused(capsys, ["inspect", str(packet), *option])
+    assert option[0] in line and "--wire" in line
+
+
+def test_inspect_refuses_a_wire_of_another_encoder(wires, packet, capsys):
+    assert "encode the text again" in refused(capsys, ["inspect", str(packet), "--wire", wires["other"]])
+
+
 def test_generate_answers_one_line_for_each_prompt(wires, packet, capsys):
     argv = ["generate", wires["one"], "-r", "qwen2", "--packet", str(packet), "--max-new-tokens", "3"]
     assert cli.main([*argv, "--prompt", "Who?", "--prompt", "When?"]) == 0

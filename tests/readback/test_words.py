@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
-from conftest import WORDS
 
+from conftest import WORDS
 from latentwire.errors import UserError
 from latentwire.injections import InjectionConfig
 from latentwire.link import Link, LinkConfig
@@ -74,8 +76,6 @@ def test_private_latents_keep_their_numbers(tiny_wire, monkeypatch):
     packet = tiny_wire.encode([WORDS], ratio=4)[0]
 
     def odd(latents, name):
-        from dataclasses import replace
-
         return replace(latents, z_BMD=latents.z_BMD[:, 1::2], mask_BM=latents.mask_BM[:, 1::2])
 
     monkeypatch.setattr(tiny_wire.encoder, "part", odd)
@@ -95,6 +95,8 @@ def test_only_some_slots_are_seen(tiny_wire):
 
 def test_the_nearest_words_of_the_shipped_wire_stand_in_the_text():
     wire = Wire.from_pretrained("sandbox", receivers=["llama"])
+    receiver = wire.get_receiver("llama")
+    receiver.geometry = replace(receiver.geometry, vocab=3000)  # the most frequent tokens: a test has little time
     found = nearest_words(wire, "llama", wire.encode([FACT], ratio=4)[0], OTHER)
     near = [each.words[0][0].lower() for each in found]
     assert sum(word in FACT.lower() for word in near) >= 0.6 * len(near), near

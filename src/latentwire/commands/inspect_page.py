@@ -19,7 +19,9 @@ LONGEST = 4000
 """Words of a text up to which its words are coloured: finding which are shared takes time."""
 
 
-def print_page(title: str, found: dict[str, Any], source: str | None, rows: int, console: Console | None = None) -> None:
+def print_page(
+    title: str, found: dict[str, Any], source: str | None, rows: int, console: Console | None = None
+) -> None:
     """Print what ``inspect --json`` would say. rows: lines of a table of latents at most; 0: all."""
     console = console or Console()
     if not console.is_terminal:

@@ -1,4 +1,4 @@
-"""What a packet says, made visible: the text that a receiver reads back from it, and the words nearest to each latent."""
+"""What a packet says, made visible: the text that a receiver reads back, and the words nearest to each latent."""
 
 from latentwire.readback.overlap import Overlap, overlap
 from latentwire.readback.windows import recite

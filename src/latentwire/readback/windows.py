@@ -4,10 +4,11 @@ It is asked for as training asked for it (`recall`: a line break, then some toke
 on), window by window, each with the last tokens of the one before as its cue. Two things are not obvious:
 
 - **The beginning.** Behind a line break alone a receiver begins a question, not the text. So the first tokens are read
-  behind the words of the layout's head, with nothing but the first slots in sight: that is the text's beginning more often
-  than not.
-- **Loops.** A cue that stands in the text twice, or a phrase that repeats itself, would be gone round for ever. As soon as
-  a run of tokens comes again, the window is cut there and begun anew, as the beginning was, from the slots of that place.
+  behind the words of the layout's head, with nothing but the first slots in sight: that is the text's beginning more
+  often than not.
+- **Loops.** A cue that stands in the text twice, or a phrase that repeats itself, would be gone round for ever. As soon
+  as a run of tokens comes again, the window is cut in front of it and begun anew, as the beginning was, from the slots
+  of that place. Of all that was tried this is worth most.
 
 The text ends where it must by the packet's count of source tokens: recall never taught anyone to stop.
 """
@@ -33,7 +34,7 @@ CUE, NEW = 4, 32
 """Tokens that a window is given, and that are decoded in it. Training gave 4 of rows of 60."""
 OPENING, IN_SIGHT = 4, 32
 """Tokens of a beginning, and tokens whose slots are in sight then."""
-RUN = 6
+RUN = 8
 """A run of so many tokens that was said before is a loop."""
 
 
@@ -71,7 +72,7 @@ class _Reader:
         latents = wire.latents(packets)
         self.prefix: Prefix = wire.prefix(name, latents, packets[0].mode, slots)
         part = wire.encoder.part(latents, name)
-        slots = link.slots(slots)  # ty: ignore[call-non-callable]
+        slots = link.slots(slots)  # ty: ignore[not-callable]
         self.counts = (part.count_B * slots).tolist()
         self.S = part.mask_BM.shape[1] * slots
         self.head = self.receiver.head().mask_BM.shape[1]
@@ -121,7 +122,9 @@ class _Reader:
         if self.apart:
             share = [self.counts[row] / self.goals[row] for row in rows]
             # the last slots serve whatever is said beyond them
-            first = [min(int(len(self.said[row]) * s), self.counts[row] - 1) for row, s in zip(rows, share, strict=True)]
+            first = [
+                min(int(len(self.said[row]) * s), self.counts[row] - 1) for row, s in zip(rows, share, strict=True)
+            ]
             last = [f + max(1, round(IN_SIGHT * s)) for f, s in zip(first, share, strict=True)]
             prefix = only(prefix, self.head, index.new_tensor(first), index.new_tensor(last), self.S)
         begun = generate(self.receiver, prefix, [self.begin] * len(rows), OPENING, min_new_tokens=OPENING).ids

@@ -1,14 +1,15 @@
 """The words of a receiver that each latent is nearest to.
 
 A slot that is keys and values has no embedding, but it has a neighbourhood: what the receiver's own tokens give in the
-same place. Each token of the vocabulary is read alone behind the head, and its values, layer by layer, are compared with
-the slot's by their cosine. Two choices decide whether that finds anything (measured on the shipped wire: does the nearest
-token stand in the slot's stretch of the text?):
+same place. Each token of the vocabulary is read alone behind the head, and its values, layer by layer, are compared
+with the slot's by their cosine. Two choices decide whether that finds anything (tried on the shipped wire: does the
+nearest token stand in the slot's stretch of the text?):
 
 - **Values, not keys.** Keys say where a token wants to be found, and are alike for tokens of one kind.
 - **Each side without its own mean.** Tokens read alone differ from tokens within a text by a large vector that they all
   share. The vocabulary's mean is taken off the vocabulary; off the slots, what lies midway between their own mean and
-  that of the tokens of a text (any will do, a read-back serves). With the vocabulary's taken off both, nothing is found.
+  that of the tokens of a text (any will do, a read-back serves). With the vocabulary's taken off both, next to nothing
+  is found.
 
 The upper half of the layers is used, and the mean of their cosines: in the lower ones made slots are less like a token.
 What is found is a neighbourhood and no reading: a slot of several tokens is near to one of them, or to words like it.
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 CHUNK = 1024
 """Tokens of the vocabulary that are read at once."""
-SAMPLE = 4096
+SAMPLE = 1024
 """Tokens, evenly over the vocabulary, that its mean is taken from."""
 
 
@@ -62,7 +63,7 @@ def nearest_words(
     UserError: the link gives no K/V positions that belong to one latent each.
     """
     receiver, link = wire.get_receiver(name), wire.links[name]
-    slots = link.slots(slots)  # ty: ignore[call-non-callable]
+    slots = link.slots(slots)  # ty: ignore[not-callable]
     latents = wire.latents([packet])
     M = len(packet.z_MD)
     number_BMD = torch.arange(M, device=wire.device)[None, :, None].expand_as(latents.z_BMD)
