@@ -79,7 +79,6 @@ def table(results: dict) -> str:
     for row in results["rows"]:
         keys = ("f1", "f1_wrong", "lcs", "lcs_wrong", "word", "word_elsewhere")
         lines.append([f"`{row['receiver']}`", f"{row['ratio']}×", *[f"{row[key]:.2f}" for key in keys]])
-    n = results["rows"][0]["n"]
     first = results["rows"][0]
     origin = (
         f"{first['n']} passages, each of another article, unquantised, one slot a latent; encoder `{results['wire']}`"
