@@ -73,7 +73,7 @@ def table(results: dict) -> str:
         "LCS",
         "LCS, another text",
         "nearest token right",
-        "… elsewhere",
+        "by chance",
     ]
     lines = [head, ["---", *["---:"] * (len(head) - 1)]]
     for row in results["rows"]:
