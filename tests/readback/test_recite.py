@@ -59,6 +59,25 @@ def test_a_loop_is_left(tiny_wire, packets, monkeypatch):
     assert max(begun) < min(gone_on)
 
 
+def test_a_long_text_is_seen_in_parts(tiny_wire, packets, monkeypatch):
+    seen = []
+    real = windows.generate
+
+    def watched(receiver, prefix, tails, max_new_tokens, min_new_tokens):
+        seen.append(prefix.mask_BM[0].nonzero()[:, 0].tolist())
+        return real(receiver, prefix, tails, max_new_tokens, min_new_tokens)
+
+    monkeypatch.setattr(windows, "generate", watched)
+    recite(tiny_wire, "llama", packets[1:2])
+    whole = max(seen, key=len)
+    seen.clear()
+    monkeypatch.setattr(windows, "SIGHT", 24)
+    recite(tiny_wire, "llama", packets[1:2])
+    assert max(map(len, seen)) < len(whole)
+    # the first is near the beginning, the last at the end, and each sees the head
+    assert seen[1][-1] < whole[-1] == seen[-1][-1] and all(row[0] == 0 for row in seen)
+
+
 @pytest.fixture(scope="module")
 def shipped():
     from latentwire import Wire

@@ -34,6 +34,8 @@ CUE, NEW = 4, 32
 """Tokens that a window is given, and that are decoded in it. Training gave 4 of rows of 60."""
 OPENING, IN_SIGHT = 4, 32
 """Tokens of a beginning, and tokens whose slots are in sight then."""
+SIGHT = 256
+"""Tokens around the place that was come to whose slots a window has in sight: a longer text is seen in parts."""
 RUN = 8
 """A run of so many tokens that was said before is a loop."""
 
@@ -93,13 +95,29 @@ class _Reader:
         if not going:
             return False
         tails = [self.newline + self.said[row][-CUE:] for row in going]
-        prefix = self.prefix.take(torch.tensor(going, device=self.receiver.device))
+        prefix = self._near(going, [len(self.said[row]) - SIGHT // 2 for row in going], SIGHT)
         new = generate(self.receiver, prefix, tails, NEW, min_new_tokens=NEW).ids
         looping = [row for row, ids in zip(going, new, strict=True) if not self._say(row, ids)]
         # so near to the end there is nothing left to begin
         self.ended.update(row for row in looping if self.goals[row] - len(self.said[row]) <= OPENING)
         self._open([row for row in looping if row not in self.ended])
         return True
+
+    def _near(self, rows: list[int], starts: list[int], tokens: int) -> Prefix:
+        """Prefixes of rows with only the slots in sight that stand for so many tokens from ``starts`` on."""
+        index = torch.tensor(rows, device=self.receiver.device)
+        prefix = self.prefix.take(index)
+        if not self.apart:
+            return prefix
+        first, last = [], []
+        for row, start in zip(rows, starts, strict=True):
+            share = self.counts[row] / self.goals[row]
+            held = max(1, round(tokens * share))
+            # at either end a window sees as much as elsewhere; a beginning only what follows
+            latest = self.counts[row] - (held if tokens == SIGHT else 1)
+            first.append(max(0, min(int(start * share), latest)))
+            last.append(first[-1] + held)
+        return only(prefix, self.head, index.new_tensor(first), index.new_tensor(last), self.S)
 
     def _say(self, row: int, ids: list[int]) -> bool:
         """Take tokens up until a run of them was said before, and that not at all; False: there was one."""
@@ -117,16 +135,7 @@ class _Reader:
         """Begin anew where each row has come to, with only the slots of that place in sight."""
         if not rows:
             return
-        index = torch.tensor(rows, device=self.receiver.device)
-        prefix = self.prefix.take(index)
-        if self.apart:
-            share = [self.counts[row] / self.goals[row] for row in rows]
-            # the last slots serve whatever is said beyond them
-            first = [
-                min(int(len(self.said[row]) * s), self.counts[row] - 1) for row, s in zip(rows, share, strict=True)
-            ]
-            last = [f + max(1, round(IN_SIGHT * s)) for f, s in zip(first, share, strict=True)]
-            prefix = only(prefix, self.head, index.new_tensor(first), index.new_tensor(last), self.S)
+        prefix = self._near(rows, [len(self.said[row]) for row in rows], IN_SIGHT)
         begun = generate(self.receiver, prefix, [self.begin] * len(rows), OPENING, min_new_tokens=OPENING).ids
         for row, ids in zip(rows, begun, strict=True):
             self.said[row] += ids  # whatever they are: a loop must be left, and every window says something
