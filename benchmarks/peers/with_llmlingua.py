@@ -8,8 +8,8 @@ LLMLingua shortens segment by segment and leaves a last one that is not full (20
 (github.com/microsoft/LLMLingua/issues/196, open): most of these texts would stay whole. So a text is one segment here.
 
 LLMLingua 0.2.2 keeps the token *in front of* each surprising one: it compares the losses of tokens 1, 2, … with a
-threshold and keeps tokens 0, 1, …. The method ``llmlingua`` is the package as it is; ``llmlingua-aligned`` gives it each
-token's own loss.
+threshold and keeps tokens 0, 1, …. The method ``llmlingua`` is the package as it is; ``llmlingua-aligned`` gives it
+each token's own loss.
 """
 
 from __future__ import annotations
