@@ -134,8 +134,8 @@ def test_a_worker_goes_on_and_one_method_does_not_cost_the_others(
 ):
     made, reader = scripts("peers_items"), scripts("reader")
     made.write_lines(tmp_path / "items.jsonl", made.items_of(tiny_wire, EXAMPLES, (4,), ("llama",))["llama"])
-    job = {"items": str(tmp_path / "items.jsonl"), "answers": str(tmp_path / "answers.jsonl"), "most": 4, "ratios": [4], "baseline": 2,
-           "methods": ["bad", "text", "good"], "receiver": str(tiny_readers["llama"])}  # fmt: skip
+    job = {"items": str(tmp_path / "items.jsonl"), "answers": str(tmp_path / "answers.jsonl"), "most": 4, "ratios": [4],
+           "baseline": 2, "methods": ["bad", "text", "good"], "receiver": str(tiny_readers["llama"])}  # fmt: skip
     (tmp_path / "job.json").write_text(json.dumps(job))
     (tmp_path / "answers.jsonl").write_text(
         '{"id": "q-0", "method": "good", "ratio": 4, "prediction": "kept"}\n{"id": "q-'
