@@ -99,11 +99,27 @@ def answers_of(
     return found, failed
 
 
+def kept_items(wire: Wire, examples: list[Example], given: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """``items_of`` of these examples, kept: how many latents a text has is only known once it is encoded."""
+    from latentwire.config import config_hash
+
+    asked = {"ids": [e.id for e in examples], "ratios": given.ratio, "receivers": given.receivers}
+    path = given.out / f"items-{config_hash({'encoder': wire.fingerprint.hex(), **asked})}.json"
+    if not path.is_file():
+        say(f"encoding {len(examples)} texts at {len(given.ratio)} ratios, to count their latents")
+        rows = items_of(wire, examples, given.ratio, given.receivers)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(rows), encoding="utf-8")
+        part.replace(path)
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def measure(wire: Wire, examples: list[Example], asked: list[Peer], given: argparse.Namespace) -> dict[str, Any]:
     """Rows, failures and baselines of some peers, receiver by receiver."""
     from latentwire.shipped import resolve
 
-    items = items_of(wire, examples, given.ratio, given.receivers)
+    items = kept_items(wire, examples, given)
     rows, failed, baselines = [], [], []
     for peer in asked:
         for name in given.receivers:
