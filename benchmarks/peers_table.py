@@ -22,6 +22,7 @@ NAMES = {
     "latents": "**latents**",
     "budget-question": "first M tokens, question kept",
     "llmlingua": "LLMLingua",
+    "llmlingua-aligned": "LLMLingua, a token's own surprise",
     "llmlingua-2": "LLMLingua-2",
 }
 

@@ -168,6 +168,24 @@ def test_a_shortened_text_meets_its_budget(scripts, gives, tokens):
     assert len(ids) == tokens and ids == said.split()[: len(ids)]
 
 
+def test_a_text_is_scored_once_and_a_token_may_have_its_own_loss(scripts):
+    calls, aligned = [], [False]
+
+    def get_ppl(text, granularity, input_ids, attention_mask, **_):
+        calls.append(input_ids.tolist())
+        return torch.tensor([1.0, 2.0, 3.0]), "cache"
+
+    shorten = SimpleNamespace(get_ppl=get_ppl)
+    scripts("with_llmlingua").score_once(shorten, aligned)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    first, cache = shorten.get_ppl("", "token", ids, None, past_key_values=None)
+    first += 1  # the package writes into what it gets
+    aligned[0] = True
+    second, _ = shorten.get_ppl("", "token", ids, None, past_key_values=None)
+    assert calls == [[[5, 6, 7, 8]]] and cache is None
+    assert second.tolist() == [10000, 1, 2], "tokens 0, 1, 2: the first has no loss, 1 and 2 were given 1 and 2"
+
+
 def test_positions_are_those_of_all_heads_and_layers(scripts):
     keys = torch.zeros(1, 2, 6, 4)
     cache = SimpleNamespace(layers=[SimpleNamespace(keys=keys), SimpleNamespace(keys=keys)])
