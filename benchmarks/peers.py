@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peers_items import items_of, older_checkpoint, write_lines
-from peers_process import WORKERS, Peer, module, read_answers, run_worker
+from peers_process import WORKERS, Peer, bar, module, read_answers, run_worker
 from peers_score import agreement, best, own_rows, peer_rows, with_retention
 from peers_table import RESULTS, fill, table
 
@@ -115,8 +115,10 @@ def kept_items(wire: Wire, examples: list[Example], given: argparse.Namespace) -
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def measure(wire: Wire, examples: list[Example], asked: list[Peer], given: argparse.Namespace) -> dict[str, Any]:
-    """Rows, failures and baselines of some peers, receiver by receiver."""
+def measure(
+    wire: Wire, examples: list[Example], asked: list[Peer], given: argparse.Namespace, said: Sequence[dict] = ()
+) -> dict[str, Any]:
+    """Rows, failures and baselines of some peers, receiver by receiver. said: what the wire's receivers answered."""
     from latentwire.shipped import resolve
 
     items = kept_items(wire, examples, given)
@@ -130,7 +132,7 @@ def measure(wire: Wire, examples: list[Example], asked: list[Peer], given: argpa
                 baselines.append(
                     {"peer": peer.name, "receiver": name, "answers": [line["prediction"] for line in texts]}
                 )
-            rows += peer_rows(peer.name, name, found, examples, given.seed)
+            rows += peer_rows(peer.name, name, found, examples, given.seed, said)
             for (method, ratio), why in missing.items():
                 failed.append({"peer": peer.name, "receiver": name, "condition": method, "ratio": ratio, "why": why})
                 say(f"{peer.name}, {name}: {method} could not be measured: {why}")
@@ -168,35 +170,19 @@ def compare(wire: Wire, given: argparse.Namespace) -> dict[str, Any]:
     # the questions that `latentwire eval --n` draws
     examples = Random(given.seed).sample(read_examples(shipped_valid()), given.n)
     own = evaluate(wire, examples, given.ratio, (16,), OWN, given.receivers, seed=given.seed, out=given.out / "own")
-    got = measure(wire, examples, asked, given)
-    rows = own_rows(own["rows"])
-    said = (given.out / "own" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (given.out / "own" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    said = [json.loads(line) for line in lines]
+    got = measure(wire, examples, asked, given, said)
+    rows = own_rows(own["rows"], examples, given.seed, said)
     return {
         "n": given.n,
         "seed": given.seed,
         **{key: own[key] for key in ("wire", "data", "mode", "slots", "versions", "device")},
         "peers": got["peers"],
-        "baselines": [agreement(found, [json.loads(line) for line in said], examples) for found in got["baselines"]],
+        "baselines": [agreement(found, said, examples) for found in got["baselines"]],
         "rows": with_retention(rows + got["rows"]),
         "failed": got["failed"],
     }
-
-
-def bar(words: str, total: int) -> Any:
-    """A progress bar that is told how many there are."""
-    from contextlib import contextmanager
-
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    @contextmanager
-    def shown() -> Any:
-        columns = (TextColumn(words), BarColumn(), MofNCompleteColumn(), TextColumn("answers"), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task(words, total=total)
-            yield lambda done: progress.update(task, completed=done)
-
-    return shown()
 
 
 def say(line: str) -> None:

@@ -8,7 +8,8 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,21 @@ def run_worker(
     tick(count_lines(answers))
     if process.returncode == 0:
         return None
+    if process.returncode < 0:  # what it said last has nothing to do with it
+        return f"it was ended by signal {-process.returncode}"
     return clean(module("environment").last_line(folder / "worker.log")) or f"exit code {process.returncode}"
+
+
+@contextmanager
+def bar(words: str, total: int) -> Generator[Callable[[int], None], None, None]:
+    """A progress bar that is told how many there are."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(words), BarColumn(), MofNCompleteColumn(), TextColumn("answers"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(words, total=total)
+        yield lambda done: progress.update(task, completed=done)
 
 
 def count_lines(path: Path) -> int:

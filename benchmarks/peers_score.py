@@ -13,9 +13,15 @@ KEPT = ("receiver", "condition", "ratio", "n", "f1", "f1_ci", "em", "kv_position
 
 
 def peer_rows(
-    peer: str, receiver: str, found: dict[tuple[str, int | None], list[Row]], examples: Sequence[Example], seed: int
+    peer: str,
+    receiver: str,
+    found: dict[tuple[str, int | None], list[Row]],
+    examples: Sequence[Example],
+    seed: int,
+    said: Sequence[Row] = (),
 ) -> list[Row]:
-    """A row for each method and ratio. found: answers in the order of the examples."""
+    """A row for each method and ratio. found: answers in the order of the examples. said: lines of
+    ``predictions.jsonl``; with them a row has its distance from the latents."""
     from latentwire.evaluation.metrics import bootstrap_ci, exact_match, f1
 
     rows = []
@@ -29,14 +35,42 @@ def peer_rows(
             "f1_ci": [round(low, 4), round(high, 4)],
             "em": round(sum(exact_match(said, answers) for said, answers in pairs) / len(each), 4),
             "kv_positions": round(sum(line["positions"] for line in lines) / len(each), 2),
+            "over_latents": over_latents(each, receiver, ratio, examples, said, seed),
         }
         rows.append({"peer": peer, "receiver": receiver, "condition": method, "ratio": ratio, **figures})
     return rows
 
 
-def own_rows(rows: list[Row]) -> list[Row]:
-    """What of an evaluation's rows is compared."""
-    return [{"peer": None, **{key: row[key] for key in KEPT}} for row in rows]
+def own_rows(rows: list[Row], examples: Sequence[Example], seed: int, said: Sequence[Row]) -> list[Row]:
+    """What of an evaluation's rows is compared; the first M tokens with their distance from the latents."""
+    kept: list[Row] = [{"peer": None, **{key: row[key] for key in KEPT}, "over_latents": None} for row in rows]
+    for row in kept:
+        if row["condition"] == "budget-question":
+            each = scores_of("budget-question", row["receiver"], row["ratio"], examples, said)
+            row["over_latents"] = over_latents(each, row["receiver"], row["ratio"], examples, said, seed)
+    return kept
+
+
+def scores_of(
+    condition: str, receiver: str, ratio: int | None, examples: Sequence[Example], said: Sequence[Row]
+) -> list[float]:
+    """F1 of each example under one of this project's own conditions; empty where it was not measured."""
+    key = (condition, receiver, ratio)
+    found = {line["id"]: line["f1"] for line in said if (line["condition"], line["receiver"], line["ratio"]) == key}
+    return [found[example.id] for example in examples] if found else []
+
+
+def over_latents(
+    each: list[float], receiver: str, ratio: int | None, examples: Sequence[Example], said: Sequence[Row], seed: int
+) -> list[float] | None:
+    """F1 less that of the latents, and its 95 % interval, question by question: the same ones were hard for both."""
+    from latentwire.evaluation.metrics import bootstrap_ci
+
+    latents = scores_of("latents", receiver, ratio, examples, said)
+    if not latents:
+        return None
+    apart = [a - b for a, b in zip(each, latents, strict=True)]
+    return [round(value, 4) for value in (sum(apart) / len(apart), *bootstrap_ci(apart, seed))]
 
 
 def with_retention(rows: list[Row]) -> list[Row]:

@@ -33,7 +33,7 @@ def table(found: dict[str, Any]) -> str:
     receivers = list(dict.fromkeys(row["receiver"] for row in rows))
     cells = {(row["ratio"], row["condition"], row["receiver"]): row for row in rows}
     head = ["given", "ratio"]
-    head += [cell for name in receivers for cell in (f"`{name}` F1 (95 %)", "EM", "retention", "K/V")]
+    head += [cell for name in receivers for cell in (f"`{name}` F1 (95 %)", "less the latents'", "retention", "K/V")]
     out = [head, ["---"] + ["---:"] * (len(head) - 1)]
     places = dict.fromkeys((row["ratio"], row["condition"]) for row in rows)
     for ratio, condition in sorted(places, key=lambda place: place[0] or 0):
@@ -50,8 +50,10 @@ def scores(row: dict[str, Any] | None) -> list[str]:
     if row is None:
         return ["", "", "", ""]
     low, high = row["f1_ci"]
-    kept = "" if row["retention"] is None else f"{row['retention']:.2f}"
-    return [f"{row['f1']:.3f} ({low:.3f}–{high:.3f})", f"{row['em']:.3f}", kept, f"{row['kv_positions']:.1f}"]
+    # adding zero: a mean just below it would be -0.00
+    kept = "" if row["retention"] is None else f"{round(row['retention'], 2) + 0.0:.2f}"
+    apart = "" if row["over_latents"] is None else "{:+.3f} ({:+.3f} to {:+.3f})".format(*row["over_latents"])
+    return [f"{row['f1']:.3f} ({low:.3f}–{high:.3f})", apart, kept, f"{row['kv_positions']:.1f}"]
 
 
 def failures(failed: list[dict[str, Any]]) -> list[str]:

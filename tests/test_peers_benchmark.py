@@ -108,6 +108,8 @@ def test_peers_are_run_scored_and_missed(scripts, tiny_wire, tmp_path, monkeypat
             key: ours[key] for key in ("f1", "f1_ci", "em", "kv_positions", "n")
         }
         assert theirs["kv_positions"] == rows["latents", ratio]["kv_positions"] > 0
+        assert theirs["over_latents"] == ours["over_latents"]
+        assert abs(theirs["over_latents"][0] - (theirs["f1"] - rows["latents", ratio]["f1"])) < 2e-4
     assert [(row["peer"], row["same"]) for row in found["baselines"]] == [("first", 3)]
     why = "OSError: cannot reach … / see …"
     assert found["failed"] == [{"peer": "broken", "receiver": "llama", "condition": "b", "ratio": None, "why": why}]
