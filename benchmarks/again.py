@@ -17,6 +17,7 @@ from typing import Any
 from readme_table import BLOCK, RESULTS, documents
 
 from latentwire.config import config_hash
+from latentwire.data.files import lines_of
 from latentwire.data.rows import read_examples
 from latentwire.data.squad import shipped_valid
 from latentwire.evaluation.results import key_of
@@ -40,9 +41,9 @@ def keep(results: dict[str, Path], n: int) -> dict[str, Any]:
     found: dict[str, Any] = {"n": n}
     for name, directory in results.items():
         scores: dict[tuple, list[float]] = {}
-        for line in (directory / "predictions.jsonl").read_text(encoding="utf-8").split("\n"):
-            said = json.loads(line or "{}")
-            if said.get("id") in first:
+        for line in lines_of(directory / "predictions.jsonl"):
+            said = json.loads(line)
+            if said["id"] in first:
                 scores.setdefault(key_of(said), []).append(said["f1"])
         names = ("receiver", "condition", "ratio", "bits")
         rows = [dict(zip(names, key, strict=True)) | {"f1": round(sum(s) / len(s), 4)} for key, s in scores.items()]

@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from latentwire.data.files import lines_of
 from latentwire.data.rows import read_examples
 from latentwire.data.squad import shipped_valid
 from latentwire.evaluation.metrics import bootstrap_ci
@@ -23,7 +24,7 @@ def drawn(directory: Path, n: int, seed: int) -> dict[str, Any]:
     results = json.loads((directory / "results.json").read_text(encoding="utf-8"))
     chosen = {example.id for example in Random(seed).sample(read_examples(shipped_valid()), n)}
     scores: dict[tuple, list[float]] = {}
-    for line in (directory / "predictions.jsonl").read_text(encoding="utf-8").splitlines():
+    for line in lines_of(directory / "predictions.jsonl"):
         said = json.loads(line)
         if said["id"] in chosen:
             scores.setdefault(key_of(said), []).append(said["f1"])

@@ -162,6 +162,7 @@ def compare(wire: Wire, given: argparse.Namespace) -> dict[str, Any]:
     """The comparison: what ``benchmarks/results/peers.json`` holds."""
     from random import Random
 
+    from latentwire.data.files import lines_of
     from latentwire.data.rows import read_examples
     from latentwire.data.squad import shipped_valid
     from latentwire.evaluation.runner import evaluate
@@ -170,7 +171,7 @@ def compare(wire: Wire, given: argparse.Namespace) -> dict[str, Any]:
     # the questions that `latentwire eval --n` draws
     examples = Random(given.seed).sample(read_examples(shipped_valid()), given.n)
     own = evaluate(wire, examples, given.ratio, (16,), OWN, given.receivers, seed=given.seed, out=given.out / "own")
-    lines = (given.out / "own" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = lines_of(given.out / "own" / "predictions.jsonl")
     said = [json.loads(line) for line in lines]
     got = measure(wire, examples, asked, given, said)
     rows = own_rows(own["rows"], examples, given.seed, said)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from latentwire.evaluation import runner
+from latentwire.evaluation.merge import merge
 from latentwire.evaluation.runner import evaluate
 from latentwire.types import Example
 
@@ -134,6 +135,18 @@ def test_more_rows_join_those_that_are_there(tiny_wire, tmp_path, measured):
     assert measured.seen == [("llama", "LatentsOfText")]
     assert len(results["rows"]) == len(read(tmp_path)["rows"]) == 2 * 3 + 1
     assert all(row["retention"] is None or row["condition"] for row in results["rows"])
+
+
+def test_an_answer_may_hold_what_ends_a_line_elsewhere(tiny_wire, tmp_path, measured, monkeypatch):
+    odd = "\u2028".join(["Roald", "Amundsen\u0085"])
+    examples = [dataclasses.replace(EXAMPLES[0], answers=(odd,)), *EXAMPLES[1:]]
+    given = {"conditions": ("text", "none"), "receivers": ["llama"], "progress": False}
+    before = evaluate(tiny_wire, examples, out=tmp_path / "one", **given)
+    again = evaluate(tiny_wire, examples, out=tmp_path / "one", **given)
+    assert len(measured.seen) == 2 and without_seconds(again) == without_seconds(before)
+    merge(tmp_path / "joined", [tmp_path / "one"])
+    said = (tmp_path / "joined" / "predictions.jsonl").read_text(encoding="utf-8").split("\n")
+    assert json.loads(said[0])["answers"] == [odd]
 
 
 @pytest.mark.parametrize("change", ["seed", "gain", "rows", "answers", "link", "broken"])

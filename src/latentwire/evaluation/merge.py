@@ -16,6 +16,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from latentwire.data.files import lines_of
 from latentwire.errors import UserError
 from latentwire.evaluation.kinds import by_kind
 from latentwire.evaluation.results import BEFORE, MEASURED_ON, Key, both, key_of, with_retention
@@ -93,7 +94,7 @@ def merge(out: Path, directories: list[Path], wire: Wire | None = None) -> dict[
     lines: dict[tuple, str] = {}
     for directory, part in zip(directories, parts, strict=True):
         same = _alike(part, whole)
-        for line in (directory / PREDICTIONS).read_text().splitlines():
+        for line in lines_of(directory / PREDICTIONS):
             said = json.loads(line)
             if same or said["condition"] in ANY:
                 lines[(*_name(said), said.get("id"))] = line

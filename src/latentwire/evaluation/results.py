@@ -16,6 +16,7 @@ import transformers
 
 from latentwire import __version__
 from latentwire.config import config_hash, encode
+from latentwire.data.files import lines_of
 from latentwire.evaluation.decoding import PLAIN
 from latentwire.evaluation.items import Items
 from latentwire.evaluation.measure import PARTS, Measured
@@ -222,7 +223,7 @@ class Kept:
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     found = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+    for line in lines_of(path) if path.is_file() else []:
         try:
             found.append(json.loads(line))
         except json.JSONDecodeError:  # the last line of a run that was killed while it wrote

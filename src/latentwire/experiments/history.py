@@ -7,6 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from latentwire.data.files import lines_of
 from latentwire.errors import UserError
 from latentwire.evaluation.metrics import bootstrap_ci, exact_match
 from latentwire.evaluation.results import PREDICTIONS
@@ -74,7 +75,7 @@ def _by_question(rows: list[dict[str, Any]], metric: str, folder: Path) -> list[
     """The mean over the rows of what each question scored: one draw of a question is one of all its answers."""
     keys = {tuple(row[key] for key in ("receiver", "condition", "ratio", "bits")) for row in rows}
     found: dict[str, list[float]] = defaultdict(list)
-    for text in (folder / "eval" / PREDICTIONS).read_text(encoding="utf-8").splitlines():
+    for text in lines_of(folder / "eval" / PREDICTIONS):
         said = json.loads(text)
         if tuple(said[key] for key in ("receiver", "condition", "ratio", "bits")) in keys:
             right = said["f1"] if metric == "f1" else exact_match(said["prediction"], said["answers"])
