@@ -4,7 +4,7 @@ In operations (counted by torch while the code runs) and in seconds (the least o
 ratio and length of the context. From text, a question costs reading the context and answering behind it; from a packet,
 the link and answering behind latents. Encoding is paid once for all questions and receivers. Against a server that
 keeps the text's keys and values there is nothing to read again: then only the answer itself is cheaper behind fewer
-positions, and what a packet saves is room; ``kept_bytes`` has that.
+positions, and what a packet saves is room (``kept_bytes``). On a CPU attention's own operations are not counted.
 """
 
 from __future__ import annotations
