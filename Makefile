@@ -1,7 +1,7 @@
 # Each target makes .venv by itself, with plain pip, once (again only when pyproject.toml changes).
 #   make demo      two language models answer from the same few latent vectors
 #   make test      the whole test suite
-#   make results   measures again what README quotes, on the first 500 questions (CPU: three quarters of an hour)
+#   make results   measures again what README quotes, on the first 500 questions
 #   make lint      formatting, lint and types; changes nothing
 #   make format    formats, and mends what lint can mend
 #   make clean     removes .venv, caches and runs/

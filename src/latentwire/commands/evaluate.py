@@ -24,7 +24,8 @@ def evaluate(
     ] = None,
     bits: Annotated[str, typer.Option(help="Bits per value of the packet, with commas between.")] = "16",
     conditions: Annotated[
-        str | None, typer.Option(help="What is given about the context, with commas between; all if left out.")
+        str | None,
+        typer.Option(help="What is given about the context, with commas between; `all`: also those that give vectors."),
     ] = None,
     receivers: Annotated[str | None, typer.Option(help="Receivers with commas between; all if left out.")] = None,
     joint: Annotated[
@@ -71,7 +72,7 @@ def evaluate(
     out: OutOption = None,
     smoke: SmokeOption = False,
 ) -> None:
-    """Score a wire under every condition, and print the table."""
+    """Score a wire beside full text, no context and the controls, and print the table."""
     chosen_ratios = None if ratio is None else numbers("--ratio", ratio)
     chosen_bits = numbers("--bits", bits)
     per_latent = slots if slots in (None, "half") else numbers("--slots", slots)[0]
