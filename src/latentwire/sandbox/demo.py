@@ -48,7 +48,7 @@ class Passage:
 
 
 def run(n: int = 100, seed: int = 0, out: Path | None = None, smoke: bool = False) -> dict:
-    """Show passages, score ``n`` drawn questions beside text, budgets and controls at 4× and 8×, write ``out/results.json``.
+    """Show passages, score ``n`` drawn questions at 4× and 8× beside text and controls, write ``out/results.json``.
 
     Returns the results. out: ``runs/demo`` if None, which every demo begins anew. smoke: one passage and one ratio.
     """
@@ -64,7 +64,7 @@ def run(n: int = 100, seed: int = 0, out: Path | None = None, smoke: bool = Fals
         show_passage(console, wire, passage, ratio=wire.ratios[0], receivers=receivers)
     ratios = [ratio for ratio in RATIOS if ratio in wire.ratios] or list(wire.ratios)
     chosen = random.Random(seed).sample(examples, min(n, len(examples)))
-    console.rule(f"{len(chosen)} unseen questions beside text, budgets and controls, {' and '.join(f'{r}×' for r in ratios)}")
+    console.rule(f"{len(chosen)} unseen questions, text and controls, {' and '.join(f'{r}×' for r in ratios)}")
     if out is None:
         out = OUT
         # an evaluation goes on where an earlier one ended; a demo should be seen to work each time
