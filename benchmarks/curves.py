@@ -32,7 +32,7 @@ CURVES: dict[str, tuple[float, ...]] = {
     "text": (0.125, 0.25, 0.5, 1.0),
     "d_z": (128, 256, 512),
     "slots": (1, 2, 4),
-    "ratio": (4, 8, 16),
+    "ratio": (2, 4, 8, 16, 32),
 }
 """What is varied. text: windows and passages with made questions alike (people's questions all take part); slots: K/V
 positions for each latent."""

@@ -53,7 +53,7 @@ def jobs(given: argparse.Namespace) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 def gathered(todo: list[tuple[Path, dict]], failed: dict[str, str], given: argparse.Namespace) -> dict[str, Any]:
     """What ``methods.json`` holds: all finished runs of this budget, also those that ``--only`` leaves out now."""
-    budget = {"steps": given.steps, "minutes": given.minutes, "parallel": given.parallel}
+    budget = {"steps": given.steps, "minutes": given.minutes, "parallel": given.parallel} | given.corpus
     return {"budget": budget, "ratio": RATIO, **measured(todo, given), "failed": failed}
 
 
@@ -62,10 +62,13 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = command(__doc__, "methods", 500)
     parser.add_argument("--steps", type=int, help="of each run (1500 if no minutes are given)")
     parser.add_argument("--minutes", type=float, help="of each run, whatever runs beside it")
+    parser.add_argument("--windows", type=int, help="passages of text (as the shipped wire's config)")
+    parser.add_argument("--made", type=int, help="passages with made questions (likewise)")
     parser.add_argument("--only", nargs="*", default=[], metavar="ENCODER+INJECTION")
     parser.add_argument("--set", nargs="*", default=[], metavar="METHOD.KEY=VALUE", help="what a method must be told")
     given = parser.parse_args(argv)
-    given.corpus, given.out = {}, given.out.resolve()
+    sizes = {"windows": given.windows, "made": given.made}
+    given.corpus, given.out = {key: size for key, size in sizes.items() if size is not None}, given.out.resolve()
     given.readers = READERS | dict(item.split("=", 1) for item in given.reader)
     given.results = given.results or (given.out if given.smoke else RESULTS) / "methods.json"
     given.steps = given.steps or (None if given.minutes else 1500) if not given.smoke else given.steps

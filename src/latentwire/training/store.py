@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,23 +31,37 @@ class Store:
 
 
 def cached(store_name: str, key: dict, directory: str, make: Callable[[], Store]) -> Store:
-    """A store kept as one uncompressed file in ``directory``, named by what it was made from."""
+    """A store kept as one uncompressed file in ``directory``, named by what it was made from.
+
+    Runs that begin side by side and want the same store make it once: the others wait for the first.
+    """
     if not directory:
         return make()
     digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:12]
     path = Path(directory) / f"{store_name}-{digest}.npz"
-    if path.is_file():
-        with np.load(path, allow_pickle=False) as flat:
-            return _unflatten(dict(flat))
-    store = make()
     path.parent.mkdir(parents=True, exist_ok=True)
-    flat = {f"source/{k}": v for k, v in store.source.items()}
-    flat |= {f"read/{name}/{k}": v for name, arrays in store.read.items() for k, v in arrays.items()}
-    flat |= {k: v for k, v in (("first", store.first), ("many", store.many)) if v is not None}
-    part = path.with_suffix(f".{os.getpid()}.npz")
-    np.savez(part, **flat)  # ty: ignore[invalid-argument-type]
-    os.replace(part, path)
+    with waiting(path.with_suffix(".lock")):
+        if path.is_file():
+            with np.load(path, allow_pickle=False) as flat:
+                return _unflatten(dict(flat))
+        store = make()
+        flat = {f"source/{k}": v for k, v in store.source.items()}
+        flat |= {f"read/{name}/{k}": v for name, arrays in store.read.items() for k, v in arrays.items()}
+        flat |= {k: v for k, v in (("first", store.first), ("many", store.many)) if v is not None}
+        part = path.with_suffix(f".{os.getpid()}.npz")
+        np.savez(part, **flat)  # ty: ignore[invalid-argument-type]
+        os.replace(part, path)
     return store
+
+
+@contextmanager
+def waiting(path: Path) -> Generator[None]:
+    """Hold a lock file; it is let go with the process that holds it, however that ends."""
+    import fcntl
+
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _unflatten(flat: dict[str, np.ndarray]) -> Store:
