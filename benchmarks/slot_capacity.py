@@ -30,7 +30,8 @@ from latentwire.errors import UserError
 from latentwire.objectives.kl import KLConfig
 from latentwire.receivers import Receiver
 from latentwire.receivers.receiver import pad
-from latentwire.training.judging import row_states, token_losses
+from latentwire.receivers.rows import row_states
+from latentwire.training.judging import token_losses
 from latentwire.types import Prefix
 from latentwire.wire import Wire
 

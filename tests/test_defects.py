@@ -38,10 +38,10 @@ from latentwire.receivers.attention import own_causal
 from latentwire.receivers.decode import generate
 from latentwire.receivers.load import load_receiver
 from latentwire.receivers.receiver import Receiver
+from latentwire.receivers.rows import row_states
 from latentwire.training.batches import Batches
 from latentwire.training.config import CorpusConfig
 from latentwire.training.corpus import question_store
-from latentwire.training.judging import row_states
 from latentwire.training.step import Step
 from latentwire.types import Example
 from latentwire.wire import Wire, WireConfig

@@ -140,6 +140,8 @@ def test_what_a_training_leaves_is_on_the_page(html, trained, parsed):
     numbers = [json.loads(given["value"] or "") for tag, given in part.tags if tag == "data"]
     assert numbers[:3] == [last["step"], last["loss"], last["seconds"]] and last["step"] == 6
     assert (trained / "config.yaml").read_text().strip() in "".join(part.texts)
+    begun = json.loads((trained / "environment.jsonl").read_text().splitlines()[0])
+    assert {begun["time"], begun["device"], begun["versions"]["torch"]} <= set(part.texts)
 
 
 def test_examples_have_every_conditions_answer(html, evaluated, parsed):
@@ -174,7 +176,7 @@ def test_what_is_absent_is_left_out(html, evaluated, trained, parsed):
     assert not re.search(r'class="(tiles|charts)"|<nav|None', bare)
 
     own = headings(parsed(html.split('id="run-2"')[1].split('id="run-3"')[0]))
-    assert own == {"run", "Events", "Curves", "Most frequent first answer tokens", "Config"}
+    assert own == {"run", "Events", "Curves", "Most frequent first answer tokens", "Environment", "Config"}
     run = next(run for run in read_runs([trained]) if isinstance(run, Training))
     less = render([Training("a", run.of("text"))])
     assert headings(parsed(less)) == {"a", "Curves"} and "Latent norms" not in less

@@ -18,7 +18,8 @@ from latentwire.objectives.first_tokens import FirstTokensConfig
 from latentwire.objectives.hidden_states import HiddenStatesConfig
 from latentwire.objectives.kl import KLConfig
 from latentwire.objectives.label_smoothing import LabelSmoothingConfig
-from latentwire.training.judging import row_states, rows_of, watched
+from latentwire.receivers.rows import row_states
+from latentwire.training.judging import rows_of, watched
 from latentwire.training.step import Step
 
 __all__ = ["wire"]

@@ -13,9 +13,9 @@ from latentwire.encoders.lm import LMEncoderConfig
 from latentwire.injections import InjectionConfig
 from latentwire.link import LinkConfig
 from latentwire.receivers.receiver import pad
+from latentwire.receivers.rows import row_states
 from latentwire.training.checkpoint import Progress
 from latentwire.training.config import OwnTokens, TextWarmup, TrainConfig
-from latentwire.training.judging import row_states
 from latentwire.training.mixing import mixed, with_own_tokens, with_text
 from latentwire.training.schedules import Schedules
 from latentwire.wire import Wire, WireConfig

@@ -51,6 +51,9 @@ def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(tiny_config, tmp_
     assert [name for name in expected if not torch.equal(expected[name], got[name])] == []
     steps = [json.loads(line)["step"] for line in (broken / "metrics.jsonl").read_text().splitlines()]
     assert steps[-1] == 14 and set(range(1, 15)) <= set(steps)
+    begun = [json.loads(line) for line in (broken / "environment.jsonl").read_text().splitlines()]
+    assert len(begun) == 2 and begun[0]["time"] <= begun[1]["time"]
+    assert all(line["device"] == "cpu" and line["versions"]["torch"] == torch.__version__ for line in begun)
 
 
 def test_a_folder_with_a_run_of_another_config_is_refused(tiny_config, tmp_path):

@@ -64,13 +64,16 @@ def _tokens(wire: Wire, text: str) -> int:
 
 def _read(wire: Wire, name: str, packet: Packet, source: str | None, slots: int | None, k: int) -> dict[str, Any]:
     """What one receiver makes of the packet. note: why there are no words, where there are none."""
-    from latentwire.readback import nearest_words, overlap, recite
+    from latentwire.readback import nearest_words, overlap, recite, retell
 
     said = recite(wire, name, [packet], slots)[0]
     found: dict[str, Any] = {"readback": said}
     if source is not None:
         common = overlap(said, source)
         found["overlap"] = {"f1": common.f1, "lcs": common.lcs}
+        if packet.mode == "context":
+            told = retell(wire, name, [packet], [source], slots)[0]
+            found["retold"] = {"right": told.right, "likelihood": told.likelihood, "tokens": told.tokens}
     if not k:
         return found
     try:

@@ -52,6 +52,11 @@ def _print_reader(console: Console, name: str, read: dict[str, Any], source: str
             f"(longest common subsequence) [/][bold]{scores['lcs']:.3f}[/][dim]; "
             "[/][green]green[/][dim] is in the source in this order[/]"
         )
+    if told := read.get("retold"):
+        console.print(
+            f"[dim]word by word, each told those before it: [/][bold]{told['right']:.3f}[/][dim] of {told['tokens']} "
+            f"tokens right, likelihood [/][bold]{told['likelihood']:.3f}[/]"
+        )
     if note := read.get("note"):
         console.print(f"[dim]{note}[/]")
     if latents := read.get("latents"):

@@ -6,17 +6,15 @@ import hashlib
 import json
 import logging
 import os
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 
-from latentwire import __version__
 from latentwire.config import config_hash, encode
 from latentwire.data.files import lines_of
+from latentwire.environment import device_name, versions
 from latentwire.evaluation.decoding import PLAIN
 from latentwire.evaluation.items import Items
 from latentwire.evaluation.measure import PARTS, Measured
@@ -39,7 +37,6 @@ JOINT = "joint:"
 
 def head(wire: Wire, examples: Sequence[Example], setting: Setting) -> dict[str, Any]:
     """What the numbers depend on. The entries in ``SAME`` must be equal for a stopped run to go on."""
-    device = wire.device
     rows = [[e.id, e.question, e.context, list(e.answers)] for e in examples]
     return {
         "wire": {
@@ -54,13 +51,8 @@ def head(wire: Wire, examples: Sequence[Example], setting: Setting) -> dict[str,
         "gain": setting.gain,
         "seed": setting.seed,
         "decoding": setting.decoding.tree(),
-        "versions": {
-            "latentwire": __version__,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "python": platform.python_version(),
-        },
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "versions": versions(),
+        "device": device_name(wire.device),
         "rows": [],
         "kinds": [],
     }

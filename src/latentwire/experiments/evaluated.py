@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from latentwire.evaluation.table import share
 from latentwire.experiments.figures import Figure, Series, Style, draw, style_of
-from latentwire.experiments.runs import Evaluation
+from latentwire.experiments.runs import Evaluation, flat
 
 Row = dict[str, Any]
 
@@ -224,15 +224,6 @@ def kinds(run: Evaluation) -> list[Row]:
 
 def facts(run: Evaluation) -> list[tuple[str, str]]:
     """All that the file says beside its rows, as ``(dotted name, value)``: what ran, on what, and where."""
-
-    def flat(tree: dict[str, Any], before: str = "") -> list[tuple[str, str]]:
-        out = []
-        for key, value in tree.items():
-            if isinstance(value, dict):
-                out += flat(value, f"{before}{key}.")
-            elif value is not None and value != []:
-                out.append((f"{before}{key}", value if isinstance(value, str) else json.dumps(value)))
-        return out
 
     return flat({key: value for key, value in run.results.items() if key not in ("rows", "kinds")})
 

@@ -20,7 +20,7 @@ from latentwire.errors import UserError
 from latentwire.experiments import evaluated, trained
 from latentwire.experiments.examples import Shown, extremes
 from latentwire.experiments.figures import COLOURS, INK, Figure, Series, Style, draw, missing
-from latentwire.experiments.runs import Evaluation, Training, read_runs
+from latentwire.experiments.runs import Evaluation, Training, flat, read_runs
 from latentwire.types import Example
 
 HERE = Path(__file__).parent
@@ -122,6 +122,7 @@ def _training(run: Training) -> dict[str, Any]:
         "figures": trained.figures(run),
         "events": trained.events(run),
         "favourites": trained.favourites(run),
+        "begun": [dict(flat(line)) for line in run.begun],
         "config": run.config,
     }
 

@@ -16,7 +16,7 @@ from latentwire.errors import UserError
 
 # as evaluation.results and training.journal name them; importing those would import torch
 RESULTS, PREDICTIONS = "results.json", "predictions.jsonl"
-METRICS, DIAGNOSTICS, CONFIG = "metrics.jsonl", "diagnostics.jsonl", "config.yaml"
+METRICS, DIAGNOSTICS, CONFIG, ENVIRONMENT = "metrics.jsonl", "diagnostics.jsonl", "config.yaml", "environment.jsonl"
 
 
 ROW = {"condition", "f1"}
@@ -46,12 +46,13 @@ class Evaluation:
 @dataclass(frozen=True)
 class Training:
     """One folder of a training. metrics, diagnostics: lines in their order. config: ``config.yaml`` as it is written,
-    nothing where it is absent."""
+    nothing where it is absent. begun: where it ran each time it was begun or gone on with."""
 
     name: str
     metrics: list[dict[str, Any]]
     diagnostics: list[dict[str, Any]] = field(default_factory=list)
     config: str = ""
+    begun: list[dict[str, Any]] = field(default_factory=list)
 
     def of(self, *sources: str) -> list[dict[str, Any]]:
         """Lines of metrics from these sources: ``text``, ``questions``, ``dev``, ``event``."""
@@ -119,7 +120,7 @@ def read_training(folder: Path, name: str) -> Training:
         for number, row in enumerate(found[file], 1):
             if not _number(row.get("step")):
                 raise UserError(f"{folder / file}, row {number}: no 'step'; `latentwire train` writes one in each line")
-    return Training(name, found[METRICS], found[DIAGNOSTICS], text)
+    return Training(name, found[METRICS], found[DIAGNOSTICS], text, [row for row, _ in lines(folder / ENVIRONMENT)])
 
 
 def lines(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
@@ -161,3 +162,14 @@ def _names(paths: Sequence[Path]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     return [str(whole) for whole in wholes]
+
+
+def flat(tree: dict[str, Any], before: str = "") -> list[tuple[str, str]]:
+    """All that a tree says, as ``(dotted name, value)``; nothing of what is empty."""
+    out = []
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            out += flat(value, f"{before}{key}.")
+        elif value is not None and value != []:
+            out.append((f"{before}{key}", value if isinstance(value, str) else json.dumps(value)))
+    return out

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import sys
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 from latentwire.data.rows import data_dir, read_examples
 from latentwire.data.squad import load_split
+from latentwire.environment import versions
 from latentwire.errors import UserError
 from latentwire.evaluation.metrics import bootstrap_ci, exact_match, f1
 from latentwire.prompt import Prompt, PromptConfig
@@ -67,7 +67,6 @@ def answers(model: Any, prompt: Prompt, rows: list[list[int]], batch: int) -> li
 def score(checkpoint: Path, examples: list[Example], conditions: list[str], batch: int = 256) -> dict[str, Any]:
     """EM and F1 of a checkpoint under each condition, with predictions."""
     import torch
-    import transformers
     from transformers import AutoModelForCausalLM
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -86,12 +85,7 @@ def score(checkpoint: Path, examples: list[Example], conditions: list[str], batc
         row |= {"em": round(sum(exact) / len(exact), 4), "f1_ci": [round(low, 4), round(high, 4)], "cut": cut}
         row |= {"seconds": round(time.monotonic() - begun, 2), "predictions": said}
         rows.append(row)
-    versions = {
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
-    }
-    return {"checkpoint": checkpoint.name, "device": device, "bootstrap_seed": 0, "rows": rows, "versions": versions}
+    return {"checkpoint": checkpoint.name, "device": device, "bootstrap_seed": 0, "rows": rows, "versions": versions()}
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from latentwire.receivers.rows import row_states
 from latentwire.training.aside import at_rest
 from latentwire.training.config import DiagnosticsConfig, Draw
-from latentwire.training.judging import first_answers, row_states
+from latentwire.training.judging import first_answers
 from latentwire.training.setup import Run
 from latentwire.training.stages import feature
 from latentwire.training.work import Work, widen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
@@ -11,12 +12,16 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from latentwire.config import config_hash, encode, load, save
+from latentwire.environment import environment
 from latentwire.errors import UserError
 from latentwire.training.aside import score
 from latentwire.training.check import check
 from latentwire.training.config import TrainConfig
 from latentwire.training.loop import Loop
 from latentwire.training.setup import prepare
+
+ENVIRONMENT = "environment.jsonl"
+"""A line for each time that a run was begun or gone on with: when, on what device, by how many processes, versions."""
 
 
 def train(
@@ -46,8 +51,17 @@ def train(
     set_seed(config.seed)
     on_gpu = torch.cuda.is_available() and config.device != "cpu"
     accelerator = Accelerator(mixed_precision="bf16" if on_gpu else "no", cpu=not on_gpu)
+    if accelerator.is_main_process:
+        _begun(out / ENVIRONMENT, accelerator)
     run = prepare(config, data_dir, accelerator)
     Loop(config, run, accelerator, out).go(resume)
     if config.score and run.aside and accelerator.is_main_process:
         score(run, config.seed, config.score, out / "dev")
     return out / "wire"
+
+
+def _begun(path: Path, accelerator: Accelerator) -> None:
+    line = {"time": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+    line |= environment(accelerator.device, accelerator.num_processes)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")

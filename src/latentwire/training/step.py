@@ -21,8 +21,9 @@ from latentwire.objectives import KeptTeacher, Objective, Rows
 from latentwire.objectives.base import Targets
 from latentwire.objectives.gate import Gates
 from latentwire.receivers import Receiver
+from latentwire.receivers.rows import row_states
 from latentwire.training.batches import Batch
-from latentwire.training.judging import first_tokens, row_states, rows_of, token_losses, watched
+from latentwire.training.judging import first_tokens, rows_of, token_losses, watched
 from latentwire.training.mixing import with_own_tokens, with_text
 from latentwire.training.sending import sent_losses
 from latentwire.training.work import Work, widen
