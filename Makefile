@@ -2,6 +2,7 @@
 #   make demo      two language models answer from the same few latent vectors
 #   make test      the whole test suite
 #   make results   measures again what README quotes, on the first 500 questions
+#   make train-results DATA=DIR   trains what they come from: on GPUs, from the wire that comes along
 #   make lint      formatting, lint and types; changes nothing
 #   make format    formats, and mends what lint can mend
 #   make clean     removes .venv, caches and runs/
@@ -14,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test results lint format clean
+.PHONY: help demo test results train-results lint format clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -27,6 +28,9 @@ test: $(VENV)/.installed-dev
 
 results: $(VENV)/.installed
 	$(BIN)/python benchmarks/again.py $(ARGS)
+
+train-results: $(VENV)/.installed
+	$(BIN)/python benchmarks/train_results.py --data-dir $(DATA) $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

@@ -17,7 +17,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 LEVELS = [
     {"errors"},
     {"types", "config"},
-    {"prompt", "codecs", "data", "weights"},
+    {"prompt", "codecs", "data", "environment", "weights"},
     {"receivers", "shipped"},
     {"encoders", "adapters", "injections", "objectives", "packets"},
     {"link"},

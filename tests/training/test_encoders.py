@@ -14,7 +14,7 @@ from latentwire.errors import UserError
 from latentwire.saved import WireConfig
 from latentwire.training.config import TrainConfig
 from latentwire.training.run import train
-from latentwire.training.setup import read_text
+from latentwire.training.sources import read_text
 from latentwire.wire import Wire
 
 ENCODERS = {

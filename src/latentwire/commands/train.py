@@ -26,6 +26,9 @@ def train(
     out: OutOption = None,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in the run's directory.")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the config as it would run, and stop.")] = False,
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="Only tokenise the run's data into corpus.cache, on the CPU, and stop.")
+    ] = False,
     questions: Annotated[
         int | None,
         typer.Option(
@@ -44,6 +47,9 @@ def train(
     # what was typed comes last, so that it holds in a smoke run too
     given = [*(SMOKE.split() if smoke else ()), *(overrides or ())]
     data = None if data_dir is None else str(data_dir)
+    if prepare:
+        _prepare(config, given, data)
+        return
     path = run(config, given, out=out, data_dir=data, resume=resume, dry_run=dry_run)
     if dry_run:
         return
@@ -57,3 +63,15 @@ def train(
     found = answer_valid(path.parent, questions)
     if found is not None:
         typer.echo(f"The wire is in {path}, what it answers in {found}.")
+
+
+def _prepare(config: Path, overrides: list[str], data: str | None) -> None:
+    from latentwire.config import load
+    from latentwire.training.check import check
+    from latentwire.training.config import TrainConfig
+    from latentwire.training.setup import keep_stores
+
+    tree = load(config, TrainConfig, overrides)
+    check(tree)
+    for name, size in keep_stores(tree, data).items():
+        typer.echo(f"{tree.corpus.cache}: {name}, {size:,} passages")

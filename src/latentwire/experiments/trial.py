@@ -26,7 +26,7 @@ from latentwire.evaluation.runner import RESULTS, evaluate
 from latentwire.experiments.settings import EvaluateConfig
 from latentwire.training.config import TrainConfig
 from latentwire.training.run import train
-from latentwire.training.setup import read_questions
+from latentwire.training.sources import read_questions
 from latentwire.training.watch import EVENTS, Collapsed, still_seen
 from latentwire.types import Example
 from latentwire.wire import Wire

@@ -26,6 +26,8 @@ class CorpusConfig:
     of a question with its answer.
     dev: questions of the slice kept aside, for choosing the best checkpoint. threads: processes that tokenise.
     stretch: receiver tokens that are kept for each encoder token of a passage; passages beyond it are left out.
+    cache: folder that keeps what was tokenised. seed: of what is cut, made and drawn (the run's if left out); runs of
+    several seeds side by side may share one corpus.
     """
 
     text: str = ""
@@ -45,6 +47,7 @@ class CorpusConfig:
     threads: int = 0
     stretch: float = 1.25
     cache: str = ""
+    seed: int | None = None
 
 
 @dataclass

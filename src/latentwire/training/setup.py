@@ -5,27 +5,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from random import Random
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 
-from latentwire.data.crops import cropped
-from latentwire.data.rows import data_dir, read_examples
-from latentwire.data.squad import kept_aside, load_split
-from latentwire.data.text import iter_articles
-from latentwire.data.written import written
 from latentwire.errors import UserError
 from latentwire.prompt import Prompt
 from latentwire.receivers.tokenizer import tokenizer_hash
-from latentwire.saved import settings_of
 from latentwire.training.batches import Batches
 from latentwire.training.config import TrainConfig
-from latentwire.training.corpus import cut_windows, made_questions, question_store, text_store
+from latentwire.training.corpus import question_store, text_store
 from latentwire.training.grow import grown
 from latentwire.training.judging import token_losses
+from latentwire.training.sources import corpus_seed, read
 from latentwire.training.step import Step
 from latentwire.training.store import Store, cached
 from latentwire.training.teacher import keep
@@ -75,10 +69,7 @@ class Run:
 def prepare(config: TrainConfig, data: str | None, accelerator: Accelerator) -> Run:
     """Wire, corpus and step of a config. Reads data from ``data`` (or the environment's data directory)."""
     device = accelerator.device
-    made = [objective.build() for objective in config.objectives.values()]
-    sources = {objective.source for objective in made if objective.role == "rows"}
-    pairs = read_text(config, data) if "text" in sources else []
-    train, dev = read_questions(config, data) if "questions" in sources else ([], [])
+    pairs, train, dev = read(config, data)
     calibration = [passage for passage, _ in pairs[:CALIBRATION]] or [e.context for e in train[:CALIBRATION]]
     wire, names = make_wire(config, calibration, device)
     prompts = {name: wire.frozen[name].prompt for name in names}
@@ -89,6 +80,21 @@ def prepare(config: TrainConfig, data: str | None, accelerator: Accelerator) -> 
         keep_teachers(config, run, stores, accelerator)
     run.aside = dev
     return run
+
+
+def keep_stores(config: TrainConfig, data: str | None) -> dict[str, int]:
+    """Tokenise what a run of this config reads into ``corpus.cache``, on the CPU; returns passages by store.
+
+    UserError: there is no ``corpus.cache``.
+    """
+    if not config.corpus.cache:
+        raise UserError("corpus.cache names no folder; what is tokenised now would be lost")
+    pairs, train, dev = read(config, data)
+    # the links are not used, so a few texts are enough for their statistics
+    texts = [passage for passage, _ in pairs[:4]] or [e.context for e in train[:4]]
+    wire, names = make_wire(config, texts, torch.device("cpu"))
+    stores = tokenise(config, wire, {name: wire.frozen[name].prompt for name in names}, pairs, train, dev)
+    return {name: store.size for name, store in stores.items() if store is not None}
 
 
 def assemble(
@@ -164,42 +170,6 @@ def make_wire(config: TrainConfig, texts: list[str], device: torch.device) -> tu
     return wire, list(config.join)
 
 
-def read_text(config: TrainConfig, data: str | None) -> list[tuple[str, str]]:
-    """Passages of plain text and what follows them."""
-    where = Path(config.corpus.text) if config.corpus.text else data_dir(data)
-    # a wire that is trained on is not described in its run's config
-    encoder = (settings_of(config.start) if config.start else config.wire).encoder
-    return cut_windows(iter_articles(where), config.corpus, config.seed, encoder.chars)
-
-
-def read_questions(config: TrainConfig, data: str | None) -> tuple[list[Example], list[Example]]:
-    """Questions to train on, and those of articles kept aside for choices."""
-    made: list[Example] = []
-    if config.corpus.made:
-        where = Path(config.corpus.text) if config.corpus.text else data_dir(data)
-        made = made_questions(iter_articles(where, lines=config.corpus.made_lines), config.corpus, config.seed)
-    if config.corpus.written:
-        made += written(data_dir(data), config.corpus.written)
-    if not config.corpus.questions:
-        where = data_dir(data)
-        return _with_crops(load_split(where, "train"), config) + made, load_split(where, "dev")
-    # a question without an answer is nothing that a frozen receiver could be led to
-    rows = [row for row in read_examples(config.corpus.questions) if row.answers]
-    if not rows:
-        raise UserError(f"{config.corpus.questions} holds no question with an answer")
-    # without article titles the context decides: all its questions are kept aside or none
-    aside = [kept_aside(example.context) for example in rows]
-    train = [e for e, out in zip(rows, aside, strict=True) if not out]
-    return (
-        _with_crops(train, config) + made,
-        [e for e, out in zip(rows, aside, strict=True) if out],
-    )
-
-
-def _with_crops(rows: list[Example], config: TrainConfig) -> list[Example]:
-    return rows + cropped(rows, config.corpus.crops, config.seed) if config.corpus.crops else rows
-
-
 def sampled(rows: list[Example], count: int, seed: int) -> list[Example]:
     """So many of the rows, by luck."""
     return Random(seed).sample(rows, min(count, len(rows)))
@@ -220,10 +190,10 @@ def tokenise(
                         f"({encoder.config.window}); give the same number to both")  # fmt: skip
     # what is stored depends on tokenizers, not on weights
     layouts = {name: (tokenizer_hash(prompt.tokenizer), repr(prompt.config)) for name, prompt in prompts.items()}
-    general = {"encoder": encoder.reads(), "layouts": layouts, "seed": config.seed}
+    general = {"encoder": encoder.reads(), "layouts": layouts, "seed": corpus_seed(config)}
 
     def kept(name: str, count: int, first: Any, make: Callable[[], Store]) -> Store:
-        rest = (field for field in vars(corpus) if field not in ("cache", "threads", "dev", "windows"))
+        rest = (field for field in vars(corpus) if field not in ("cache", "threads", "dev", "windows", "seed"))
         of_corpus = {field: getattr(corpus, field) for field in DEPENDS.get(name, rest)}
         return cached(name, general | {"corpus": of_corpus, "n": count, "first": first}, corpus.cache, make)
 
@@ -231,7 +201,8 @@ def tokenise(
     if pairs:
         stores["text"] = kept("text", len(pairs), pairs[0], lambda: text_store(pairs, encoder, prompts, corpus))
     together = {
-        name: sampled(rows, corpus.prompts, config.seed) for name, rows in (("prompt", train), ("dev-prompt", dev))
+        name: sampled(rows, corpus.prompts, corpus_seed(config))
+        for name, rows in (("prompt", train), ("dev-prompt", dev))
     }
     for name, rows in {"questions": train, "dev": dev, **together}.items():
         if rows:

@@ -1,0 +1,140 @@
+"""Retention at every ratio, all that was measured side by side: ``python benchmarks/ratios.py`` fills docs/results.md.
+
+Nothing is measured here. The tables, one for each receiver, are made of the files under ``benchmarks/results`` and
+stand between ``<!-- ratios:begin -->`` and ``<!-- ratios:end -->``; the test suite compares.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS, PAGE = ROOT / "benchmarks" / "results", ROOT / "docs" / "results.md"
+BLOCK = re.compile(r"(<!-- ratios:begin -->\n).*?(<!-- ratios:end -->)", re.DOTALL)
+RATIOS = (2, 4, 8, 16, 32)
+Row = dict[str, Any]
+
+SHIPPED = ("sandbox-full.json", "sandbox-join.json", "sandbox-vectors.json")
+"""All questions of squad/valid, context mode, one slot for each latent."""
+LINES: tuple[tuple[str, tuple[str, ...], str], ...] = (
+    ("**latents**, a K/V slot each", SHIPPED, "latents"),
+    ("**latents**, slots for half of the text", ("sandbox-full-half.json",), "latents"),
+    ("**latents**, prompt mode", ("sandbox-full-prompt.json",), "latents"),
+    ("first M tokens, question kept", SHIPPED, "budget-question"),
+    ("first tokens in the packet's bytes", SHIPPED, "same-bytes"),
+    ("principal components of embeddings", SHIPPED, "pca"),
+    ("means of embeddings", SHIPPED, "mean-pooled"),
+    ("control: another article's latents", SHIPPED, "wrong"),
+    ("control: shuffled latents", SHIPPED, "shuffled"),
+    ("control: zero latents", SHIPPED, "zero"),
+    ("nq/valid: **latents**", ("nq-valid.json",), "latents"),
+    ("nq/valid: first M tokens", ("nq-valid.json",), "budget-question"),
+    ("nq/valid: another article's", ("nq-valid.json",), "wrong"),
+)
+"""What a line is called, the files that may hold it, and its condition."""
+PEERS = {"kvpress KVgrad": "kvpress KVgrad", "kvpress KVzip+": "kvpress KVzip+", "llmlingua": "LLMLingua"}
+
+
+def loaded(name: str) -> Any:
+    """A results file, or None where it is not there."""
+    path = RESULTS / name
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def cell(row: Row | None) -> str:
+    """F1 and, in brackets, retention."""
+    if row is None or row.get("f1") is None:
+        return ""
+    kept = row.get("retention")
+    return f"{row['f1']:.3f}" + ("" if kept is None else f" ({round(kept, 2) + 0.0:.2f})")
+
+
+def measured(receiver: str) -> Iterator[tuple[str, list[str]]]:
+    """Lines of the shipped wire, and of what stands beside it on the same questions."""
+    for title, files, condition in LINES:
+        rows: dict[int, Row] = {}
+        for name in files:
+            for row in (loaded(name) or {"rows": []})["rows"]:
+                at_most = row["bits"] in (None, 16)
+                if row["receiver"] == receiver and row["condition"] == condition and at_most and not row["na"]:
+                    rows.setdefault(row["ratio"], row)
+        yield title, [cell(rows.get(ratio)) for ratio in RATIOS]
+
+
+def seeds(receiver: str) -> Iterator[tuple[str, list[str]]]:
+    """The least and the most of three runs that differ in their seed."""
+    found = loaded("seeds.json")
+    rows = [row for run in found["runs"] for row in run["rows"] if row["receiver"] == receiver] if found else []
+    if rows:
+        kept = {ratio: sorted(row["retention"] for row in rows if row["ratio"] == ratio) for ratio in RATIOS}
+        spans = [f"{each[0]:.3f}–{each[-1]:.3f}" if each else "" for each in kept.values()]
+        yield f"retention of {len(found['runs'])} runs with other seeds", spans
+
+
+def short_runs(receiver: str) -> Iterator[tuple[str, list[str]]]:
+    """Wires of a small equal budget, one for each ratio, and soft tokens beside K/V."""
+    curves = loaded("curves.json")
+    if curves:
+        middle = next((run["setting"] for run in curves["runs"] if run["name"] == "middle"), {})
+        along = {
+            run["setting"]["ratio"]: row
+            for run in curves["runs"] for row in run["rows"]
+            if row["receiver"] == receiver and {**run["setting"], "ratio": 0} == {**middle, "ratio": 0}
+        }  # fmt: skip
+        yield "a wire for each ratio, little training", [cell(along.get(ratio)) for ratio in RATIOS]
+    methods = loaded("methods.json")
+    for injection, words in (("kv-prefix", "K/V"), ("soft-tokens", "soft tokens")) if methods else ():
+        row = next(
+            (
+                row for run in methods["runs"] for row in run["rows"]
+                if (run["encoder"], run["injection"], row["receiver"]) == ("lm", injection, receiver)
+            ),
+            None,
+        )  # fmt: skip
+        yield f"{words}, little training", [cell(row) if ratio == methods["ratio"] else "" for ratio in RATIOS]
+
+
+def peers(receiver: str) -> Iterator[tuple[str, list[str]]]:
+    """Published compression, on 200 of the questions."""
+    found = loaded("peers.json")
+    for key, words in PEERS.items() if found else ():
+        rows = {r["ratio"]: r for r in found["rows"] if r["receiver"] == receiver and r["condition"] == key}
+        yield f"{words} ({found['n']} questions)", [cell(rows.get(ratio)) for ratio in RATIOS]
+
+
+PARTS: tuple[Callable[[str], Iterator[tuple[str, list[str]]]], ...] = (measured, seeds, short_runs, peers)
+
+
+def table(receiver: str) -> str:
+    """Markdown: a line for each way of giving the context that has a figure, a column for each ratio."""
+    head = [f"`{receiver}`", *(f"{ratio}×" for ratio in RATIOS)]
+    lines = [head, ["---", *["---:"] * len(RATIOS)]]
+    lines += [[title, *cells] for part in PARTS for title, cells in part(receiver) if any(cells)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def tables() -> str:
+    """All receivers, each headed by what it answers from the text and from nothing."""
+    text = []
+    for name in ("sandbox-full.json", "sandbox-join.json"):
+        rows = loaded(name)["rows"]
+        for receiver in dict.fromkeys(row["receiver"] for row in rows):
+            own = {row["condition"]: row for row in rows if row["receiver"] == receiver}
+            full, none = (own[key]["f1"] for key in ("text", "none"))
+            text.append(
+                f"F1 of `{receiver}` from the full text {full:.3f}, from nothing {none:.3f}.\n\n{table(receiver)}"
+            )
+    return "\n".join(text)
+
+
+def fill(page: str) -> str:
+    """The page with its tables made anew."""
+    return BLOCK.sub(lambda match: match[1] + tables() + match[2], page)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(fill(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
