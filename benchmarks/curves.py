@@ -4,8 +4,8 @@ The recipe of the shipped wire, from the readers on, short: each run differs fro
 (``CURVES``). A line is fitted to each curve, of the part of the score that is lost against how often the setting was
 doubled, and says what it predicts for ten times as much.
 
-    python benchmarks/curves.py --data-dir DIR --minutes 3 --parallel 4
-    python benchmarks/curves.py --smoke --only minutes    (a CPU, no data: two steps each)
+    python benchmarks/curves.py --data-dir DIR --steps 1200 --parallel 6
+    python benchmarks/curves.py --smoke --only training  (a CPU, no data: two steps each)
     python benchmarks/curves.py --table                   (docs/log.md from benchmarks/results/curves.json)
 """
 
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,11 +23,13 @@ from side_by_side import Job, command, measured, run_all
 
 RESULTS = ROOT / "benchmarks" / "results" / "curves.json"
 Setting = dict[str, float | str]
-MIDDLE: Setting = {"minutes": 1.0, "text": 1.0, "d_z": 512, "slots": 1, "ratio": 8, "encoder": "llama", "links": "both"}
-"""Settings of the run that all curves share. minutes and text are shares of what the command line names. encoder: the
-reader it starts from; the other one is its lexicon. links: the readers that learn to read it."""
+MIDDLE: Setting = {
+    "training": 1.0, "text": 1.0, "d_z": 512, "slots": 1, "ratio": 8, "encoder": "llama", "links": "both"
+}  # fmt: skip
+"""Settings of the run that all curves share. training (steps) and text are shares of what the command line names.
+encoder: the reader it starts from; the other one is its lexicon. links: the readers that learn to read it."""
 CURVES: dict[str, tuple[float, ...]] = {
-    "minutes": (0.25, 0.5, 1.0, 2.0),
+    "training": (0.25, 0.5, 1.0, 2.0),
     "text": (0.125, 0.25, 0.5, 1.0),
     "d_z": (128, 256, 512),
     "slots": (1, 2, 4),
@@ -75,7 +76,9 @@ def config(setting: Setting, given: argparse.Namespace) -> dict[str, Any]:
     tree |= {
         "draws": [{"ratio": ratio}],
         "seed": given.seed,
-        "minutes": (given.minutes or 0) * float(setting["minutes"]),
+        "minutes": 0,
+        "steps": max(1, round(given.steps * float(setting["training"]))),
+        "passages": given.passages,
     }
     tree["corpus"] |= {"windows": int(given.windows * text), "made": int(given.made * text), "prompts": 0}
     tree["corpus"]["cache"] = str(given.out / "cache")
@@ -84,7 +87,7 @@ def config(setting: Setting, given: argparse.Namespace) -> dict[str, Any]:
         for link in tree["wire"]["links"].values():
             link["adapter"]["head_dim"], link["injection"]["width"] = 8, 16
         tree |= {"passages": 2, "asks": 1, "warmup": 1, "log_every": 1, "eval_every": 0, "device": "cpu"}
-        tree |= {"minutes": 0, "steps": given.steps, "graphs": False}
+        tree |= {"graphs": False}
         tree["corpus"] |= {"longest": 316} | given.corpus
     return tree
 
@@ -99,30 +102,31 @@ def jobs(given: argparse.Namespace) -> list[tuple[Path, Job]]:
         job |= {"n": given.n, "data_dir": given.data_dir, "references": name == "middle"}
         todo.append((given.out / f"{name}-{config_hash({**job, 'data_dir': None})}", job))
     # the longest first: the others fit beside it
-    return sorted(todo, key=lambda item: -item[1]["facts"]["setting"]["minutes"])
+    return sorted(todo, key=lambda item: -item[1]["facts"]["setting"]["training"])
 
 
 def gathered(todo: list[tuple[Path, Job]], failed: dict[str, str], given: argparse.Namespace) -> dict[str, Any]:
     """What ``curves.json`` holds: all finished runs of this budget, also those that ``--only`` leaves out now, and a
     line through each curve."""
     found = measured(todo, given)
-    budget = {"minutes": given.minutes, "windows": given.windows, "made": given.made, "parallel": given.parallel}
+    budget = {key: getattr(given, key) for key in ("steps", "passages", "windows", "made", "parallel")}
     return {"budget": budget, **found, "lines": fitted(found["runs"], CURVES, MIDDLE), "failed": failed}
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = command(__doc__, "curves", 1000)
-    parser.add_argument("--minutes", type=float, default=3.0, help="of the middle run")
+    parser.add_argument("--steps", type=int, default=1200, help="of the middle run")
+    parser.add_argument("--passages", type=int, default=64, help="of a step")
     parser.add_argument("--windows", type=int, default=200_000, help="passages of text of the middle run")
     parser.add_argument("--made", type=int, default=90_000, help="passages with made questions of the middle run")
     parser.add_argument("--only", nargs="*", default=[], choices=[*CURVES, "causes"], help="of the curves")
     given = parser.parse_args(argv)
-    given.corpus, given.steps, given.out = {}, None, given.out.resolve()
+    given.corpus, given.out = {}, given.out.resolve()
     given.readers = READERS | dict(item.split("=", 1) for item in given.reader)
     given.results = given.results or (given.out / "curves.json" if given.smoke else RESULTS)
-    if not math.isfinite(given.minutes) or given.minutes <= 0:
-        parser.error("--minutes is a number above 0")
+    if given.steps < 1 or given.passages < 1:
+        parser.error("--steps and --passages are numbers from 1")
     return given
 
 
@@ -134,6 +138,7 @@ def main(argv: list[str] | None = None) -> int:
         page.write_text(fill(page.read_text(encoding="utf-8")), encoding="utf-8")
         return 0
     if given.smoke:
+        given.steps = 2
         smoke(given)
     todo = jobs(given)
     wanted = points(given.only)

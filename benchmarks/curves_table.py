@@ -60,23 +60,22 @@ def fitted(
 def table(found: dict[str, Any]) -> str:
     """Markdown: all runs, then the lines."""
     names = list(dict.fromkeys(row["receiver"] for run in found["runs"] for row in run["rows"]))
-    out = [["run", "steps", *(cell for name in names for cell in (f"`{name}` F1 (95 %)", "retention"))]]
+    out = [["run", "steps", "minutes", *(cell for name in names for cell in (f"`{name}` F1 (95 %)", "retention"))]]
     out.append(["---", *["---:"] * (len(out[0]) - 1)])
     for run in sorted(found["runs"], key=lambda run: run["name"]):
         rows = {row["receiver"]: row for row in run["rows"]}
         cells = [cell for name in names for cell in _scores(rows.get(name))]
-        out.append([run["name"], f"{run['steps']:,}", *cells])
-    out += [[name, f"failed: {why}", *[""] * (2 * len(names))] for name, why in found["failed"].items()]
+        out.append([run["name"], f"{run['steps']:,}", f"{run['seconds'] / 60:.1f}", *cells])
+    out += [[name, f"failed: {why}", *[""] * (2 * len(names) + 1)] for name, why in found["failed"].items()]
     lines = [["curve", "receiver", "of the loss left when doubled", "ten times the last", "off the line by"]]
     lines.append(["---", "---", "---:", "---:", "---:"])
     for line in found["lines"]:
         figures = [f"{line[key]:.2f}" for key in ("halving", "tenfold", "rest")]
         lines.append([line["curve"], f"`{line['receiver']}`", *figures])
     budget = found["budget"]
-    lasting = f"{budget['minutes']:g} minutes" if budget["minutes"] else "the same steps"
     note = (
         f"{' or '.join(f'{n:,}' for n in found['n'])} questions kept aside, seed {found['seed']}; `middle`: "
-        f"{lasting} with {budget['parallel']} runs side by side, {budget['windows']:,} windows and "
+        f"{budget['steps']:,} steps of {budget['passages']} passages, {budget['windows']:,} windows and "
         f"{budget['made']:,} passages with made questions, d_z 512, 8×, one slot; {', '.join(found['device'])}."
     )
     tables = ["\n".join("| " + " | ".join(row) + " |" for row in rows) for rows in (out, lines)]

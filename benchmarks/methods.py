@@ -53,7 +53,7 @@ def jobs(given: argparse.Namespace) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 def gathered(todo: list[tuple[Path, dict]], failed: dict[str, str], given: argparse.Namespace) -> dict[str, Any]:
     """What ``methods.json`` holds: all finished runs of this budget, also those that ``--only`` leaves out now."""
-    budget = {"steps": given.steps, "minutes": given.minutes, "parallel": given.parallel} | given.corpus
+    budget = {key: getattr(given, key) for key in ("steps", "minutes", "parallel", "passages")} | given.corpus
     return {"budget": budget, "ratio": RATIO, **measured(todo, given), "failed": failed}
 
 
@@ -62,6 +62,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = command(__doc__, "methods", 500)
     parser.add_argument("--steps", type=int, help="of each run (1500 if no minutes are given)")
     parser.add_argument("--minutes", type=float, help="of each run, whatever runs beside it")
+    parser.add_argument("--passages", type=int, default=64, help="of a step")
     parser.add_argument("--windows", type=int, help="passages of text (as the shipped wire's config)")
     parser.add_argument("--made", type=int, help="passages with made questions (likewise)")
     parser.add_argument("--only", nargs="*", default=[], metavar="ENCODER+INJECTION")

@@ -69,7 +69,8 @@ def config(encoder: str, injection: str, given: argparse.Namespace) -> dict[str,
         "encoder": method(EncoderConfig, encoder, given, **shape),
         "links": {name: {"receiver": where, **link} for name, where in given.readers.items()},
     }
-    tree |= {"draws": [], "seed": given.seed, "minutes": given.minutes or 0, "steps": given.steps or 0, "graphs": False}
+    tree |= {"draws": [], "seed": given.seed, "minutes": given.minutes or 0, "steps": given.steps or 0}
+    tree |= {"passages": given.passages, "graphs": False}
     tree["corpus"] |= {"longest": longest, "shortest": 128, "stretch": 1.25, "prompts": 0} | given.corpus
     for key in ("longest", "shortest", "stretch"):  # all in the encoder's units
         tree["corpus"][key] *= 1 / unit if key == "stretch" else unit

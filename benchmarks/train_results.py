@@ -40,7 +40,7 @@ class Step:
         return all(path.exists() for path in self.made)
 
 
-def module(name: str, *words: str | Path) -> Command:
+def module(name: str, *words: str | Path | int) -> Command:
     return [sys.executable, "-m", name, *map(str, words)]
 
 
@@ -80,7 +80,8 @@ def steps(given: argparse.Namespace, gpus: int) -> Iterator[Step]:
         [wire / "wire" for wire in wires],
     )
     mean = out / "mean"
-    judged = module("latentwire.training.soup", mean, *[wire / "wire" for wire in wires], "--data-dir", data)
+    judged = module("latentwire.training.soup", mean, *[wire / "wire" for wire in wires], "--data-dir", data, "--dev",
+                    given.dev)  # fmt: skip
     if given.runs > 1:
         yield Step("mean", [[*judged, "--config", str(wires[0] / "config.yaml")]], [mean])
     best = mean if given.runs > 1 else wires[0] / "wire"
@@ -144,6 +145,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--join-minutes", type=float, default=10.3, help="of the late joiner")
     parser.add_argument("--passages", type=int, default=82_000, help="passages that are asked about")
     parser.add_argument("--skip", type=int, default=16_600, help="passages left out: those that people asked about")
+    parser.add_argument("--dev", type=int, default=1500, help="questions kept aside that the mean is chosen by")
     parser.add_argument("--n", type=int, default=0, help="questions that are measured, the first ones (0: all)")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="of all training runs")
     parser.add_argument("--asker", nargs="*", default=[], metavar="KEY=VALUE", help="of the asker's config")

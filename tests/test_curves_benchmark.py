@@ -29,9 +29,10 @@ def test_every_run_differs_from_the_middle_in_one_setting(script, tmp_path):
         different = [key for key in setting if setting[key] != script.MIDDLE[key]]
         wanted = list(script.CAUSES[name]) if name in script.CAUSES else [name.split("-")[0]]
         assert different == ([] if name == "middle" else wanted)
-    given = script.arguments(["--out", str(tmp_path), "--minutes", "3"])
+    given = script.arguments(["--out", str(tmp_path), "--steps", "300"])
     configs = {job["name"]: job["config"] for _, job in script.jobs(given)}
-    assert configs["minutes-2"]["minutes"] == 6 and configs["middle"]["minutes"] == 3
+    assert configs["training-2"]["steps"] == 600 and configs["middle"]["steps"] == 300
+    assert all(config["passages"] == 64 and not config["minutes"] for config in configs.values())
     assert configs["d_z-128"]["wire"]["encoder"]["d_z"] == 128
     assert configs["ratio-16"]["wire"]["encoder"]["ratios"] == [16] and configs["ratio-16"]["draws"] == [{"ratio": 16}]
     assert configs["text-0.25"]["corpus"]["windows"] * 4 == configs["middle"]["corpus"]["windows"]
@@ -47,7 +48,13 @@ def run(setting: float, *kept: float) -> dict:
          "retention": value}
         for name, value in zip(("llama", "qwen2"), kept, strict=True)
     ]  # fmt: skip
-    return {"name": f"text-{setting:g}", "setting": {"text": setting, "d_z": 512}, "steps": 1000, "rows": rows}
+    return {
+        "name": f"text-{setting:g}",
+        "setting": {"text": setting, "d_z": 512},
+        "steps": 1000,
+        "seconds": 90.0,
+        "rows": rows,
+    }
 
 
 def test_a_line_finds_what_each_doubling_leaves_of_the_loss(script, tmp_path):
@@ -59,12 +66,12 @@ def test_a_line_finds_what_each_doubling_leaves_of_the_loss(script, tmp_path):
     assert lines[0]["halving"] == pytest.approx(0.8, abs=1e-3) and lines[0]["rest"] < 1e-3
     assert lines[0]["tenfold"] == pytest.approx(1 - 0.5 * 0.8**2 * 0.8**3.3219, abs=1e-3)
     assert lines[1]["halving"] == pytest.approx(1) and lines[1]["tenfold"] == pytest.approx(0.5)
-    budget = {"minutes": 3.0, "windows": 200_000, "made": 90_000, "parallel": 4}
+    budget = {"steps": 900, "passages": 64, "windows": 200_000, "made": 90_000, "parallel": 4}
     found = {"runs": runs, "lines": lines, "failed": {"d_z-128": "UserError: no"}, "budget": budget, "n": [1000],
              "seed": 0, "device": ["a GPU"]}  # fmt: skip
     (tmp_path / "curves.json").write_text(json.dumps(found))
     page = table.fill("# L\n\n<!-- curves:begin curves.json -->\nold\n<!-- curves:end -->\n\nafter\n", tmp_path)
-    assert "| text-0.25 | 1,000 | 0.250 (0.240–0.260) | 0.50 |" in page and "old" not in page
+    assert "| text-0.25 | 1,000 | 1.5 | 0.250 (0.240–0.260) | 0.50 |" in page and "old" not in page
     assert "| text | `llama` | 0.80 | 0.85 | 0.00 |" in page and "failed: UserError: no" in page
     assert table.fill(page, tmp_path) == page and page.endswith("after\n")
 
@@ -112,7 +119,7 @@ def test_a_smoke_run_measures_its_points(script, tiny_readers, tmp_path, monkeyp
     assert sorted(run["name"] for run in found["runs"]) == ["from-qwen2", "middle", "text-0.5"]
     assert {run["steps"] for run in found["runs"]} == {2} and found["n"] == [4] and not found["lines"]
     assert [row["condition"] for row in found["references"]] == ["text", "none"] * 2
-    assert "| middle | 2 |" in capsys.readouterr().out
+    assert "| middle | 2 | " in capsys.readouterr().out
     # asked for a part of them again, the file keeps them all
     monkeypatch.setattr(side.subprocess, "run", lambda *_, **__: pytest.fail("a finished run was repeated"))
     assert script.main(["--smoke", "--out", str(tmp_path), "--n", "4", "--only", "causes", "--reader", *readers]) == 0
