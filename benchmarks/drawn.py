@@ -9,11 +9,10 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from random import Random
 from typing import Any
 
 from latentwire.data.files import lines_of
-from latentwire.data.rows import read_examples
+from latentwire.data.rows import draw, read_examples
 from latentwire.data.squad import shipped_valid
 from latentwire.evaluation.metrics import bootstrap_ci
 from latentwire.evaluation.results import key_of
@@ -22,7 +21,7 @@ from latentwire.evaluation.results import key_of
 def drawn(directory: Path, n: int, seed: int) -> dict[str, Any]:
     """What the file holds: where the figures come from, and a row for each row of the evaluation."""
     results = json.loads((directory / "results.json").read_text(encoding="utf-8"))
-    chosen = {example.id for example in Random(seed).sample(read_examples(shipped_valid()), n)}
+    chosen = {example.id for example in draw(read_examples(shipped_valid()), n, seed)}
     scores: dict[tuple, list[float]] = {}
     for line in lines_of(directory / "predictions.jsonl"):
         said = json.loads(line)

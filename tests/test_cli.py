@@ -15,7 +15,20 @@ from latentwire.commands import doctor
 from latentwire.commands.options import numbers, read_text, words
 from latentwire.errors import UserError
 
-COMMANDS = ("demo", "train", "sweep", "eval", "report", "encode", "generate", "ask", "inspect", "doctor", "data")
+COMMANDS = (
+    "demo",
+    "train",
+    "sweep",
+    "eval",
+    "report",
+    "harness",
+    "encode",
+    "generate",
+    "ask",
+    "inspect",
+    "doctor",
+    "data",
+)
 
 
 def one_line_error(capsys: pytest.CaptureFixture[str], argv: list[str]) -> str:

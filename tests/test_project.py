@@ -26,7 +26,7 @@ LEVELS = [
     {"wire"},
     {"conditions", "readback"},
     {"evaluation"},
-    {"training"},
+    {"training", "harness"},
     {"experiments", "sandbox"},
     {"serving"},
     {"cli", "commands"},

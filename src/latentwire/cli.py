@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from latentwire.commands import data, demo, doctor, evaluate, inspect, packets, report, sweep, train
+from latentwire.commands import data, demo, doctor, evaluate, harness, inspect, packets, report, sweep, train
 from latentwire.errors import UserError
 
 app = typer.Typer(
@@ -50,6 +50,7 @@ app.command("train")(train.train)
 app.command("sweep")(sweep.sweep)
 app.command("eval")(evaluate.evaluate)
 app.command("report")(report.report)
+app.command("harness", context_settings=harness.PASSED_ON)(harness.harness)
 app.command("encode")(packets.encode)
 app.command("generate")(packets.generate)
 app.command("ask")(packets.ask)

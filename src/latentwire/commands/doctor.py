@@ -17,7 +17,14 @@ import typer
 from latentwire.errors import UserError
 
 LIBRARIES = ("torch", "transformers", "accelerate", "safetensors", "tokenizers", "huggingface_hub", "draccus")
-EXTRAS = {"zstandard": "data", "datasets": "datasets", "jinja2": "report", "matplotlib": "report", "optuna": "sweep"}
+EXTRAS = {
+    "zstandard": "data",
+    "datasets": "datasets",
+    "lm_eval": "harness",
+    "jinja2": "report",
+    "matplotlib": "report",
+    "optuna": "sweep",
+}
 
 
 class Finding(NamedTuple):

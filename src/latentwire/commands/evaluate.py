@@ -83,17 +83,13 @@ def evaluate(
     # a slip in an option should not wait for models to load
     decoding = Decoding(min_new_tokens, max_new_tokens, eos_ban_steps, first_temperature, first_top_p, extract).check()
     from latentwire.config import config_hash
-    from latentwire.data.rows import read_examples
+    from latentwire.data.rows import draw, read_examples
     from latentwire.data.squad import shipped_valid
     from latentwire.evaluation.runner import evaluate as run
     from latentwire.evaluation.table import print_table
 
     # the rows are read first: a slip in a file should not wait for models to load
-    examples = read_examples(data or shipped_valid())
-    if n is not None and n < len(examples):
-        import random
-
-        examples = random.Random(seed).sample(examples, n)
+    examples = draw(read_examples(data or shipped_valid()), n, seed)
     opened = open_wire(wire)
     ratios = chosen_ratios or tuple(opened.ratios)
     if out is None:

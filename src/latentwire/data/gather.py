@@ -108,7 +108,7 @@ class Hub(Source):
         return None if self.limit is None else float(self.limit)
 
     def articles(self, skip: int) -> Iterator[tuple[float, str, str]]:
-        from datasets import load_dataset  # ty: ignore[import-not-found]
+        from datasets import load_dataset
 
         path, _, configuration = self.path.partition(":")
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,6 +47,11 @@ def read_examples(path: str | Path) -> list[Example]:
     if not examples:
         raise UserError(f"{path} holds no rows")
     return examples
+
+
+def draw(examples: list[Example], n: int | None, seed: int) -> list[Example]:
+    """``n`` of the examples, drawn by the seed; all of them, in their order, where ``n`` is None or not fewer."""
+    return examples if n is None or n >= len(examples) else random.Random(seed).sample(examples, n)
 
 
 def example(row: Any, where: str, fallback_id: str) -> Example:

@@ -81,10 +81,19 @@ def answers_of(receiver: Receiver, batch: Batch, terms: Terms, luck_N: Tensor) -
 def judge(
     receiver: Receiver, prefix: Prefix, last: list[int], answers: list[list[int]]
 ) -> tuple[list[float], list[int], list[int]]:
-    """Teacher forced: for each row the nll of its gold answer (summed, end token included), how many tokens that are,
-    and the most likely first token. ``last``: the prompt's last token of each row, not yet in ``prefix``.
+    """For each row the nll of its gold answer (summed, end token included), how many tokens that are, and the most
+    likely first token. Arguments are those of :func:`forced`."""
+    nll_BT, likeliest_BT, mask_BT = forced(receiver, prefix, last, answers)
+    return nll_BT.sum(-1).tolist(), mask_BT.sum(-1).tolist(), likeliest_BT[:, 0].tolist()
 
-    A gold answer that reaches beyond the window is judged up to there.
+
+def forced(
+    receiver: Receiver, prefix: Prefix, last: list[int], answers: list[list[int]]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Teacher forced: nll of each token of each row's answer, the likeliest token in its place, and which are there,
+    all [B, T]. ``last``: the prompt's last token of each row, not yet in ``prefix``.
+
+    An answer that reaches beyond the window is judged up to there.
     """
     room = [receiver.geometry.window - place for place in prefix.next_B.tolist()]
     answers = [answer[: max(most, 1)] for answer, most in zip(answers, room, strict=True)]
@@ -99,5 +108,6 @@ def judge(
     logits_NV = receiver.logits(h_BTE[mask_BT])
     nll_BT = h_BTE.new_zeros(mask_BT.shape, dtype=torch.float32)
     nll_BT[mask_BT] = torch.nn.functional.cross_entropy(logits_NV, labels_BT[mask_BT], reduction="none")
-    starts_B: Tensor = mask_BT.sum(-1).cumsum(0) - mask_BT.sum(-1)
-    return nll_BT.sum(-1).tolist(), mask_BT.sum(-1).tolist(), logits_NV[starts_B].argmax(-1).tolist()
+    likeliest_BT = torch.zeros_like(ids_BT)
+    likeliest_BT[mask_BT] = logits_NV.argmax(-1)
+    return nll_BT, likeliest_BT, mask_BT

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from latentwire.evaluation.bench import Bench
+from latentwire.evaluation.bench import Bench, suits
 from latentwire.evaluation.decoding import Decoding
 from latentwire.evaluation.items import Items
 from latentwire.evaluation.joint import joint_lines, joint_row, weigh
@@ -60,8 +60,7 @@ def evaluate(
     together = joint_jobs(plan, [name for name in wire.receivers if name in names], joint, asked)
     order = [*(job.key for job in plan), *together]
     items = Items.of(wire, list(examples), mode)
-    # a GPU decodes a small reader's step as fast for two thousand rows as for a few: starting its kernels takes longest
-    bench = Bench(wire, items, setting, batch_size or (2048 if wire.device.type == "cuda" else 64))
+    bench = Bench(wire, items, setting, batch_size or suits(wire))
     kept = Kept(out, head(wire, examples, setting))
     todo = [job for job in plan if job.key not in kept.rows]
     weighed = {key: jobs for key, jobs in together.items() if key not in kept.rows}

@@ -7,6 +7,7 @@ it makes a plan for every new length, and in decoding every step has one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -56,11 +57,12 @@ def generate(
     temperature: float = 0.0,
     seed: int = 0,
     first: FirstToken | None = None,
+    stop: Callable[[list[int]], bool] | None = None,
 ) -> Generated:
     """Continue ``tails`` (question and anchor ids, one per prefix row) until the end token.
 
     temperature 0 is greedy. min_new_tokens: steps for which the end token is banned. first: how the first token is
-    chosen, if not like the others.
+    chosen, if not like the others. stop: told what a row has said so far, whether that is enough.
     """
     eos = receiver.prompt.eos_id
     step_mask, step_ids = pad(tails, receiver.prompt.pad_id, receiver.device, left=True)
@@ -92,6 +94,7 @@ def generate(
             going[place] = going[place] and token != eos
             if going[place]:
                 out[rows[place]].append(token)
+                going[place] = stop is None or not stop(out[rows[place]])
         if not any(going):
             break
         if sum(going) <= LEAVE * len(going):
