@@ -13,7 +13,19 @@ from typing import Annotated
 
 import typer
 
-from latentwire.commands import data, demo, doctor, evaluate, harness, inspect, packets, report, sweep, train
+from latentwire.commands import (
+    data,
+    demo,
+    doctor,
+    embeddings,
+    evaluate,
+    harness,
+    inspect,
+    packets,
+    report,
+    sweep,
+    train,
+)
 from latentwire.errors import UserError
 
 app = typer.Typer(
@@ -55,6 +67,7 @@ app.command("encode")(packets.encode)
 app.command("generate")(packets.generate)
 app.command("ask")(packets.ask)
 app.command("inspect")(inspect.inspect)
+app.command("embeddings")(embeddings.embeddings)
 app.command("doctor")(doctor.doctor)
 data_app.command("prepare")(data.prepare)
 app.add_typer(data_app, name="data")

@@ -100,6 +100,10 @@ class Maker:
         """Exact bytes that are sent for so many tokens; None: what is sent is the text."""
         return None
 
+    def embeds(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        """What stands for tokens [B, T, E]: their own embeddings."""
+        return self.reader.receiver.embed(ids_BT)
+
     def vectors(self, embeds_BTE: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Vectors [B, S, E] for embeddings of tokens, their mask, and the token at which each stands (int64 [B, S])."""
         return embeds_BTE, mask_BT, torch.arange(mask_BT.shape[1], device=mask_BT.device).expand_as(mask_BT)
@@ -110,7 +114,7 @@ class Maker:
         receiver = self.reader.receiver
         mask_BT, ids_BT = pad(ids, receiver.prompt.pad_id, receiver.device)
         head = receiver.head_for(len(ids))
-        vectors_BSE, mask_BS, places_BS = self.vectors(receiver.embed(ids_BT), mask_BT)
+        vectors_BSE, mask_BS, places_BS = self.vectors(self.embeds(ids_BT, mask_BT), mask_BT)
         positions_BS = head.next_B[:, None] + places_BS
         read = receiver.read(None, mask_BS, head, embeds_BTE=vectors_BSE, positions_BT=positions_BS)
         return Prefix(read.kv, read.mask_BM, head.next_B + mask_BT.sum(-1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -34,6 +35,8 @@ class Injection(nn.Module):
     """
 
     strength: float = 1.0
+    reads: ClassVar[bool] = False
+    """Whether the receiver's first layer reads vectors that come of the slots (soft tokens)."""
 
     @contextmanager
     def at_strength(self, gain: float) -> Generator[None]:

@@ -38,6 +38,8 @@ class SoftAndKVConfig(InjectionConfig):
 class SoftAndKV(Injection):
     """Slots [B, S, E] → head, S soft tokens as read, S made K/V positions."""
 
+    reads = True
+
     def __init__(self, config: SoftAndKVConfig, geometry: Geometry) -> None:
         super().__init__()
         self.config = config

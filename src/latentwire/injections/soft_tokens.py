@@ -53,6 +53,8 @@ class SoftTokensConfig(InjectionConfig):
 class SoftTokens(Injection):
     """Slots [B, S, E] → residual MLP → embeddings [B, S, E] → one pass through the frozen receiver."""
 
+    reads = True
+
     rms: Tensor
     steps: Tensor
 
