@@ -70,7 +70,9 @@ class Codec(Choice):
         """Float32 latents [M, D]. UserError: not ``nbytes(m, d)`` bytes."""
         if len(data) != self.nbytes(m, d):
             raise UserError(f"{m} x {d} values of {self.name} take {self.nbytes(m, d)} bytes, not {len(data)}")
-        return self.unpack(data, m, d)
+        # an infinite scale makes values that are no numbers: the packet refuses them, with words of its own
+        with np.errstate(invalid="ignore"):
+            return self.unpack(data, m, d)
 
 
 def by_bits(bits: int) -> Codec:

@@ -1,4 +1,4 @@
-"""The container, first form: a header of 32 bytes, then the codec's payload.
+"""The format ``lw1``: a header of 32 bytes, then the codec's payload. ``docs/packet-format.md`` tells every byte of it.
 
 =======  =====  ==================================================================
 offset   bytes  what (integers little-endian)
@@ -19,8 +19,8 @@ offset   bytes  what (integers little-endian)
 How a payload lies is said by its codec, in the room ``codecs``: scales first, then codes.
 
 A text that was encoded in pieces has the latents of all of them, one piece behind the other. Every count in the header
-is checked against the others and against the length of the data before anything is allocated, so a packet from anywhere
-costs no more memory than it has bytes; the checksum then covers all of it.
+is checked against the others and against the length of the data before anything is allocated, so what a packet from
+anywhere costs is bounded by the bytes that it really has; the checksum then covers all of it.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ from latentwire.errors import UserError
 from latentwire.types import MODES
 
 MAGIC, VERSION = b"LW1", 1
+FORMAT = "lw1"
+"""What a message that carries a packet calls it."""
 HEADER = struct.Struct("<3sBBBHHHI8sI")
 CHECKSUM = struct.Struct("<I")
 HEADER_BYTES = HEADER.size + CHECKSUM.size
