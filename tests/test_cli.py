@@ -26,6 +26,7 @@ COMMANDS = (
     "generate",
     "ask",
     "inspect",
+    "store",
     "doctor",
     "data",
 )

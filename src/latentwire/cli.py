@@ -23,6 +23,7 @@ from latentwire.commands import (
     inspect,
     packets,
     report,
+    store,
     sweep,
     train,
 )
@@ -37,6 +38,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 data_app = typer.Typer(help="Make the files that training reads.", no_args_is_help=True)
+store_app = typer.Typer(help="Look into a folder of many packets.", no_args_is_help=True)
 
 
 def _version(wanted: bool) -> None:
@@ -71,6 +73,10 @@ app.command("embeddings")(embeddings.embeddings)
 app.command("doctor")(doctor.doctor)
 data_app.command("prepare")(data.prepare)
 app.add_typer(data_app, name="data")
+store_app.command("list")(store.list_packets)
+store_app.command("verify")(store.verify)
+store_app.command("show")(store.show)
+app.add_typer(store_app, name="store")
 
 
 def main(argv: list[str] | None = None) -> int:
