@@ -216,7 +216,7 @@ def test_a_receiver_whose_weights_changed(wires, tiny_readers, text, tmp_path, c
 def test_a_wire_that_is_not_to_be_had(text, capsys, monkeypatch):
     from latentwire.wire import Wire
 
-    def offline(name):
+    def offline(name, **_):
         raise ConnectionError("no route to the hub. Try later")
 
     monkeypatch.setattr(Wire, "from_pretrained", offline)

@@ -24,7 +24,7 @@ LEVELS = [
     {"reading", "earlier"},
     {"saved"},
     {"wire"},
-    {"conditions", "readback"},
+    {"conditions", "readback", "bulk"},
     {"evaluation"},
     {"training", "harness"},
     {"experiments", "sandbox"},

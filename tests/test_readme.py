@@ -34,6 +34,7 @@ def commands() -> list[str]:
 def newcomer(tmp_path, monkeypatch):
     """A directory with a paragraph in ``my.txt``, the configs, and a little data where the README has it."""
     (tmp_path / "my.txt").write_text(TEXT, encoding="utf-8")
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"id": "pole", "text": TEXT}) + "\n", encoding="utf-8")
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     write_data(tmp_path / "data")
     monkeypatch.chdir(tmp_path)

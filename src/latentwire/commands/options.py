@@ -76,13 +76,14 @@ def quiet_libraries() -> None:
     logging.disable_progress_bar()
 
 
-def open_wire(name: str) -> Wire:
-    """The wire of that name (directory, hub id or ``sandbox``), with quiet libraries."""
+def open_wire(name: str, receivers: list[str] | None = None) -> Wire:
+    """The wire of that name (directory, hub id or ``sandbox``), with quiet libraries. receivers: those to load, or
+    all."""
     quiet_libraries()
     from latentwire import Wire
 
     try:
-        return Wire.from_pretrained(name)
+        return Wire.from_pretrained(name, receivers=receivers)
     except OSError as error:  # what the hub client raises: no such id, no right to it, no connection
         reason = " ".join(str(error).split()).split(". ")[0]
         raise UserError(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,30 +20,119 @@ from latentwire.commands.options import (
 )
 from latentwire.errors import UserError
 
-TextFile = Annotated[Path, typer.Argument(metavar="FILE", help="A text file; - for stdin.")]
+if TYPE_CHECKING:
+    from latentwire.packets.store import Store
+    from latentwire.wire import Wire
+
 Bits = Annotated[int, typer.Option(help="Bits per value: 16, 8, 6 or 4.")]
 Questions = Annotated[list[str], typer.Option("--question", "-q", help="A question; may be given several times.")]
 
 
 def encode(
     wire: WireArgument,
-    file: TextFile,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="PACKET", help="The packet to write.")],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="A text file; - for stdin. With --store also .jsonl, a text each line."),
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="PACKET", help="The packet to write.")
+    ] = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="A folder of packets to add to, in place of --output; see `latentwire store`."
+        ),
+    ] = None,
     ratio: RatioOption = None,
     bits: Bits = 8,
     question: Annotated[
         str | None, typer.Option("--question", "-q", help="Encode it too: the packet then answers this one alone.")
     ] = None,
+    questions: Annotated[
+        bool, typer.Option("--questions", help="With .jsonl: encode each row's question behind its text.")
+    ] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="With .jsonl: texts encoded at a time.")] = 64,
 ) -> None:
-    """Encode a text file into a packet that every receiver of the wire can read."""
+    """Encode a text file into a packet that every receiver of the wire can read, or many texts into a store.
+
+    Rows of a .jsonl file have `text` (or `context`) and perhaps `id`; .gz, .xz and .zst are unpacked. What the store
+    has already is passed over, so a run that was stopped goes on. Several processes share the work under torchrun or
+    accelerate launch: each encodes batches of its own.
+    """
+    if (output is None) == (store is None):
+        raise UserError("give --output for one packet, or --store for a folder of packets")
+    from latentwire.data.texts import is_jsonl
+
+    rows = store is not None and is_jsonl(file)
+    if questions and not rows:
+        raise UserError("--questions is for rows of a .jsonl file with --store; one question is given with --question")
+    if rows and question is not None:
+        raise UserError("--question is for one text; --questions encodes the question that each row has")
+    if store is not None and rows:
+        _encode_rows(wire, file, store, ratio, bits, questions, batch_size)
+        return
     text = read_text(file)
     opened = open_wire(wire)
+    if store is not None:
+        _encode_into(opened, file, text, store, chosen_ratio(opened, ratio), bits, question)
+        return
+    assert output is not None
     packet = opened.encode([text], ratio=chosen_ratio(opened, ratio), questions=[question] if question else None)[0]
     size = packet.save(output, bits=bits)
     typer.echo(
         f"{output}: {len(packet.z_MD)} latents for {packet.source_tokens} tokens, "
         f"{size} bytes for {len(text.encode())} bytes of text"
     )
+
+
+def _encode_into(wire: Wire, file: Path, text: str, where: Path, ratio: int, bits: int, question: str | None) -> None:
+    """One text into a store."""
+    from latentwire.packets.key import key_of
+    from latentwire.packets.store import Store
+
+    key = key_of(text, ratio, bits, wire.fingerprint, question)
+    with Store.open(where, write=True) as store:
+        _tell_lost(store)
+        if key in store:
+            typer.echo(f"{where}: it has this packet already, {key.hex()[:12]}")
+            return
+        packet = wire.encode([text], ratio=ratio, questions=None if question is None else [question])[0]
+        store.append(key, packet, bits, "" if str(file) == "-" else file.name)
+    typer.echo(f"{where}: {key.hex()[:12]}, {len(packet.z_MD)} latents for {packet.source_tokens} tokens, "
+               f"{packet.size(bits)} bytes for {len(text.encode())} bytes of text")  # fmt: skip
+
+
+def _encode_rows(
+    wire: str, file: Path, where: Path, ratio: int | None, bits: int, questions: bool, batch_size: int
+) -> None:
+    """Rows of a file into a store."""
+    from latentwire.bulk import encode_rows, place
+    from latentwire.codecs import by_bits
+    from latentwire.packets.store import Store
+
+    by_bits(bits)
+    rank, world = place()
+    # an encoder needs no receivers; the words around a question are theirs
+    opened = open_wire(wire, receivers=None if questions else [])
+    import torch
+
+    if torch.cuda.is_available():
+        opened.encoder.to(f"cuda:{int(os.environ.get('LOCAL_RANK', rank)) % torch.cuda.device_count()}")
+    chosen = chosen_ratio(opened, ratio)
+    with Store.open(where, write=True, writer=str(rank)) as store:
+        _tell_lost(store)
+        done = encode_rows(opened, file, store, chosen, bits, questions, batch_size, rank, world)
+    process = f"process {rank + 1} of {world}: " if world > 1 else ""
+    share = f"{done.mine:,} texts of " if world > 1 else ""
+    typer.echo(
+        f"{where}: {process}{share}{done.rows:,} rows, {done.written:,} packets written ({done.nbytes:,} bytes), "
+        f"{done.before:,} were there before, {done.again:,} texts came again; {done.seconds:,.1f} s"
+    )
+
+
+def _tell_lost(store: Store) -> None:
+    for lost in store.lost:
+        typer.echo(f"lost: {lost}", err=True)
 
 
 def generate(

@@ -63,7 +63,7 @@ def example(row: Any, where: str, fallback_id: str) -> Example:
     for key in ("context", "question"):
         if not isinstance(row.get(key), str):
             raise UserError(f"{where}: {key!r} is {'missing' if key not in row else 'not a string'}")
-        _words(row[key], repr(key), where)
+        check_words(row[key], repr(key), where)
     answers = row.get("answers", row.get("answer"))
     if isinstance(answers, dict):
         answers = answers.get("text")
@@ -72,7 +72,7 @@ def example(row: Any, where: str, fallback_id: str) -> Example:
     if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
         raise UserError(f"{where}: 'answers' must be a string, a list of strings, or {{'text': [...]}}")
     for answer in answers:
-        _words(answer, "an answer", where)
+        check_words(answer, "an answer", where)
     return Example(
         id=str(row.get("id") or fallback_id),
         context=row["context"],
@@ -82,7 +82,7 @@ def example(row: Any, where: str, fallback_id: str) -> Example:
     )
 
 
-def _words(text: str, what: str, where: str) -> None:
+def check_words(text: str, what: str, where: str) -> None:
     """Refuse a text that is blank or that no tokenizer takes."""
     if not text.strip():
         raise UserError(f"{where}: {what} is empty")

@@ -32,12 +32,12 @@ def key_of(text: str, ratio: int, bits: int, encoder: bytes, question: str | Non
 class Index:
     """Where keys are: sixteen bytes for each of them, sorted, and a dictionary of the latest.
 
-    A place is a whole number of its owner's making. key_at: the key that is at a place. Eight bytes of a key are sorted
-    by, and only the whole of it says that it is the one.
+    A place is a whole number of its owner's making. rest_at: what follows the first eight bytes of the key at a place.
+    Keys are sorted by those eight, and it takes the rest to be the one.
     """
 
-    def __init__(self, key_at: Callable[[int], bytes]) -> None:
-        self.key_at = key_at
+    def __init__(self, rest_at: Callable[[int], bytes]) -> None:
+        self.rest_at = rest_at
         self.hash_N, self.place_N = np.empty(0, np.uint64), np.empty(0, np.int64)
         self.recent: dict[bytes, int] = {}
 
@@ -51,7 +51,7 @@ class Index:
         hashed = np.frombuffer(key, "<u8", 1)[0]
         at = int(np.searchsorted(self.hash_N, hashed))
         while at < len(self.hash_N) and self.hash_N[at] == hashed:
-            if self.key_at(int(self.place_N[at])) == key:
+            if self.rest_at(int(self.place_N[at])) == key[8:]:
                 return int(self.place_N[at])
             at += 1
         return None
@@ -63,7 +63,7 @@ class Index:
         self.recent[key] = place
         # sorting anew takes long where there are many: then more may wait
         if len(self.recent) > max(RECENT, len(self.hash_N) // 8):
-            keys = np.frombuffer(b"".join(self.recent), np.uint8).reshape(-1, KEY_BYTES)
+            keys = np.frombuffer(b"".join(self.recent), np.uint8).reshape(len(self.recent), -1)
             places = np.fromiter(self.recent.values(), np.int64, len(self.recent))
             self._sort([(self.hash_N, self.place_N), (hashes(keys), places)])
             self.recent.clear()
@@ -79,8 +79,8 @@ class Index:
         for at in again.tolist():
             # of equal hashes: the keys are equal too, but for one case in 2 ** 64
             begin = int(np.searchsorted(self.hash_N, self.hash_N[at]))
-            key = self.key_at(int(self.place_N[at]))
-            if any(self.key_at(int(self.place_N[i])) == key for i in range(begin, at)):
+            rest = self.rest_at(int(self.place_N[at]))
+            if any(self.rest_at(int(self.place_N[i])) == rest for i in range(begin, at)):
                 drop.append(at)
         if drop:
             self.hash_N, self.place_N = np.delete(self.hash_N, drop), np.delete(self.place_N, drop)

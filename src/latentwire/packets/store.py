@@ -70,7 +70,7 @@ class Store:
         self._view = functools.lru_cache(MAPS)(_mapped)
         self._files: list[Log | Shard] = []
         self._numbers: dict[str, int] = {}
-        self._index = Index(lambda place: self._files[place >> 32].key(place & 0xFFFFFFFF))
+        self._index = Index(lambda place: self._files[place >> 32].key(place & 0xFFFFFFFF)[8:])
         self._writer = None if writer is None else Writer(path, writer, shard_bytes, self._view)
         self._dropped: list[Lost] = [] if self._writer is None else self._writer.recover()
         self._load()
