@@ -7,7 +7,7 @@ it makes a plan for every new length, and in decoding every step has one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,6 +19,8 @@ from latentwire.receivers.receiver import Receiver, pad
 from latentwire.types import Generated, Prefix
 
 KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+
+Choose = Callable[[int, list[int], Tensor], Tensor]
 
 LEAVE = 0.75
 """Ended rows leave once no more than this share of a batch goes on: leaving copies what is held."""
@@ -47,7 +49,6 @@ class FirstToken:
 
 
 @torch.no_grad()
-@sdpa_kernel(KERNELS)
 def generate(
     receiver: Receiver,
     prefix: Prefix,
@@ -64,48 +65,74 @@ def generate(
     temperature 0 is greedy. min_new_tokens: steps for which the end token is banned. first: how the first token is
     chosen, if not like the others. stop: told what a row has said so far, whether that is enough.
     """
+    generator = torch.Generator(receiver.device).manual_seed(seed)
+
+    def choose(step: int, rows: list[int], logits_BV: Tensor) -> Tensor:
+        if step < min_new_tokens:
+            logits_BV[:, receiver.prompt.eos_id] = float("-inf")
+        if first is not None and step == 0:
+            return first(logits_BV)
+        return sampled(logits_BV, temperature, generator) if temperature > 0 else logits_BV.argmax(-1)
+
+    out: list[list[int]] = [[] for _ in tails]
+    ended: set[int] = set()
+    for said in steps(receiver, prefix, tails, max_new_tokens, choose, ended):
+        for row, token in said.items():
+            out[row].append(token)
+            if stop is not None and stop(out[row]):
+                ended.add(row)
+    return Generated(texts(receiver, out), out)
+
+
+def steps(
+    receiver: Receiver, prefix: Prefix, tails: list[list[int]], most: int, choose: Choose, ended: set[int]
+) -> Generator[dict[int, int]]:
+    """Decode behind ``tails`` one step at a time, at most ``most`` of them; yields the token of each row that goes on.
+
+    choose: gets the number of the step, the rows that are still in the batch (in order; some may have ended) and their
+    logits [B, V], and gives token ids [B]. ended: rows that are over. A row's end token puts it in, and whoever reads
+    the tokens may put others in between two steps; the batch ends with its last row.
+    """
     eos = receiver.prompt.eos_id
     step_mask, step_ids = pad(tails, receiver.prompt.pad_id, receiver.device, left=True)
-    generator = torch.Generator(receiver.device).manual_seed(seed)
-    out: list[list[int]] = [[] for _ in tails]
-    rows, going = list(range(len(tails))), [True] * len(tails)
-    room = make_room(prefix, len(tails), step_ids.shape[1] + max_new_tokens, receiver.dtype)
-    for step in range(max_new_tokens):
+    rows = list(range(len(tails)))
+    room = make_room(prefix, len(tails), step_ids.shape[1] + most, receiver.dtype)
+    for step in range(most):
         positions = prefix.next_B[:, None] + (step_mask.long().cumsum(-1) - 1).clamp_min(0)
         if not receiver.geometry.rope:
             # rows that have ended and not left yet may run beyond the end of learned positions
             positions = positions.clamp_max(receiver.geometry.window - 1)
-        h_BTE = receiver.states(
-            step_ids, positions_BT=positions, own_BTT=own_causal(step_mask), prefix=held(prefix, room), room=room
-        )
+        with sdpa_kernel(KERNELS):
+            h_BTE = receiver.states(
+                step_ids, positions_BT=positions, own_BTT=own_causal(step_mask), prefix=held(prefix, room), room=room
+            )
         end = prefix.mask_BM.shape[1] + step_ids.shape[1]
         kv = [(k[:, :, :end], v[:, :, :end]) for k, v in room]
         prefix = prefix.grown(kv, step_mask, positions[:, -1] + 1)
-        logits_BV = receiver.logits(h_BTE[:, -1])
-        if step < min_new_tokens:
-            logits_BV[:, eos] = float("-inf")
-        if first is not None and step == 0:
-            chosen_B = first(logits_BV)
-        elif temperature > 0:
-            chosen_B = torch.multinomial((logits_BV / temperature).softmax(-1), 1, generator=generator)[:, 0]
-        else:
-            chosen_B = logits_BV.argmax(-1)
-        for place, token in enumerate(chosen_B.tolist()):
-            going[place] = going[place] and token != eos
-            if going[place]:
-                out[rows[place]].append(token)
-                going[place] = stop is None or not stop(out[rows[place]])
-        if not any(going):
-            break
-        if sum(going) <= LEAVE * len(going):
-            keep_N = torch.tensor([place for place, on in enumerate(going) if on], device=receiver.device)
-            rows = [rows[place] for place in keep_N.tolist()]
-            going, chosen_B = [True] * len(rows), chosen_B[keep_N]
+        chosen_B = choose(step, rows, receiver.logits(h_BTE[:, -1]))
+        tokens = {row: token for row, token in zip(rows, chosen_B.tolist(), strict=True) if row not in ended}
+        ended.update(row for row, token in tokens.items() if token == eos)
+        yield {row: token for row, token in tokens.items() if token != eos}
+        keep = [place for place, row in enumerate(rows) if row not in ended]
+        if not keep:
+            return
+        if len(keep) <= LEAVE * len(rows):
+            keep_N = torch.tensor(keep, device=receiver.device)
+            rows, chosen_B = [rows[place] for place in keep], chosen_B[keep_N]
             room = [(k[keep_N], v[keep_N]) for k, v in room]
             prefix = replace(prefix, kv=[]).take(keep_N)
         step_ids = chosen_B[:, None]
         step_mask = torch.ones_like(step_ids, dtype=torch.bool)
-    return Generated([text.strip() for text in receiver.tokenizer.batch_decode(out, skip_special_tokens=True)], out)
+
+
+def sampled(logits_BV: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+    """A token for each row [B], drawn at a temperature above 0."""
+    return torch.multinomial((logits_BV / temperature).softmax(-1), 1, generator=generator)[:, 0]
+
+
+def texts(receiver: Receiver, ids: list[list[int]]) -> list[str]:
+    """Answers as text, without special tokens and the space around them."""
+    return [text.strip() for text in receiver.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
 
 def make_room(prefix: Prefix, batch: int, more: int, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
