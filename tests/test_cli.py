@@ -30,6 +30,9 @@ COMMANDS = (
     "doctor",
     "data",
 )
+    "demo", "train", "sweep", "eval", "report", "encode", "generate", "ask", "inspect", "serve", "prompt-embeds",
+    "doctor", "data",
+)  # fmt: skip
 
 
 def one_line_error(capsys: pytest.CaptureFixture[str], argv: list[str]) -> str:

@@ -23,6 +23,7 @@ from latentwire.commands import (
     inspect,
     packets,
     report,
+    serve,
     store,
     sweep,
     train,
@@ -70,6 +71,8 @@ app.command("generate")(packets.generate)
 app.command("ask")(packets.ask)
 app.command("inspect")(inspect.inspect)
 app.command("embeddings")(embeddings.embeddings)
+app.command("serve")(serve.serve)
+app.command("prompt-embeds")(serve.prompt_embeds)
 app.command("doctor")(doctor.doctor)
 data_app.command("prepare")(data.prepare)
 app.add_typer(data_app, name="data")

@@ -23,6 +23,8 @@ EXTRAS = {
     "lm_eval": "harness",
     "jinja2": "report",
     "matplotlib": "report",
+    "fastapi": "serve",
+    "uvicorn": "serve",
     "optuna": "sweep",
 }
 

@@ -76,14 +76,14 @@ def quiet_libraries() -> None:
     logging.disable_progress_bar()
 
 
-def open_wire(name: str, receivers: list[str] | None = None) -> Wire:
+def open_wire(name: str, receivers: list[str] | None = None, device: str = "cpu") -> Wire:
     """The wire of that name (directory, hub id or ``sandbox``), with quiet libraries. receivers: those to load, or
     all."""
     quiet_libraries()
     from latentwire import Wire
 
     try:
-        return Wire.from_pretrained(name, receivers=receivers)
+        return Wire.from_pretrained(name, receivers=receivers, device=device)
     except OSError as error:  # what the hub client raises: no such id, no right to it, no connection
         reason = " ".join(str(error).split()).split(". ")[0]
         raise UserError(

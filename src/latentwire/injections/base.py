@@ -16,7 +16,10 @@ from latentwire.types import Prefix
 
 @dataclass
 class InjectionConfig(Choice):
-    """Base of all injection configs."""
+    """Base of all injection configs. only_vectors: the receiver gets nothing but ``Injection.vectors``, read as tokens
+    are; others may then read them in its place."""
+
+    only_vectors: ClassVar[bool] = False
 
     def slot_width(self, geometry: Geometry) -> int:
         """How wide the adapter has to make a slot: as wide as the receiver, unless an injection wants it otherwise."""

@@ -8,6 +8,7 @@ have been seen far above it).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,8 @@ class SoftTokensConfig(InjectionConfig):
     ``fixed``, the number ``rms``; ``none``, 1. Each only says where the scale starts: the gain may take it anywhere.
     ramp: training steps over which the gain is scaled from ``ramp_from`` to 1, in a line; 0: it is whole at once.
     """
+
+    only_vectors: ClassVar[bool] = True
 
     multiple: float = 3.0
     gain: float = 1.0
