@@ -82,9 +82,9 @@ class Chromium:
             self.events.append(message)
         return message
 
-    def open(self, path: Path, width: int = 1200, height: int = 900, dark: bool = False) -> None:
-        """Load a file at that size and wait until it is there. width: of the window, in CSS pixels; below 600 it is a
-        phone's."""
+    def open(self, page: Path | str, width: int = 1200, height: int = 900, dark: bool = False) -> None:
+        """Load a file or an address at that size and wait until it is there. width: of the window, in CSS pixels; below
+        600 it is a phone's."""
         phone = width < 600
         self.ask(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=2 if phone else 1,
@@ -93,7 +93,7 @@ class Chromium:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.ask("Emulation.setEmulatedMedia", features=[scheme])
         seen = len(self.events)
-        self.ask("Page.navigate", url=path.resolve().as_uri())
+        self.ask("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         while not any(event["method"] == "Page.loadEventFired" for event in self.events[seen:]):
             self.next()
 
