@@ -16,22 +16,8 @@ from latentwire.commands.options import numbers, read_text, words
 from latentwire.errors import UserError
 
 COMMANDS = (
-    "demo",
-    "train",
-    "sweep",
-    "eval",
-    "report",
-    "harness",
-    "encode",
-    "generate",
-    "ask",
-    "inspect",
-    "store",
-    "doctor",
-    "data",
-)
-    "demo", "train", "sweep", "eval", "report", "encode", "generate", "ask", "inspect", "serve", "prompt-embeds",
-    "doctor", "data",
+    "demo", "train", "sweep", "eval", "report", "harness", "encode", "generate", "ask", "inspect", "embeddings",
+    "serve", "prompt-embeds", "store", "doctor", "data",
 )  # fmt: skip
 
 

@@ -53,7 +53,7 @@ def serve(
     from latentwire.serving.limits import Limits
     from latentwire.serving.service import Service
 
-    opened = open_wire(wire, on(device))
+    opened = open_wire(wire, device=on(device))
     limits = Limits(
         body=max_body << 20, waiting=max_waiting, batch=max_batch, inputs=max_inputs, latents=max_latents,
         tokens=max_tokens,
