@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from latentwire import __version__
+from latentwire.codecs import ResidualConfig
 from latentwire.config import decode, encode
 from latentwire.earlier import CONFIG, WEIGHTS
 from latentwire.encoders import EncoderConfig
@@ -35,10 +36,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class WireConfig:
-    """Everything that shapes a wire: the encoder all receivers share, and a link by receiver name."""
+    """Everything that shapes a wire: the encoder all receivers share, and a link by receiver name. codes: books for
+    packets of a few bytes a latent (none if left out)."""
 
     encoder: EncoderConfig = field(default_factory=LMEncoderConfig)
     links: dict[str, LinkConfig] = field(default_factory=dict)
+    codes: ResidualConfig | None = None
 
 
 @dataclass

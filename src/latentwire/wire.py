@@ -12,6 +12,7 @@ import torch
 from huggingface_hub import ModelHubMixin, snapshot_download
 from torch import Tensor, nn
 
+from latentwire.codecs import Codec, ResidualCodes, by_bits
 from latentwire.earlier import CONFIG, take_up
 from latentwire.encoders.lm import LMEncoderConfig
 from latentwire.errors import UserError
@@ -39,6 +40,7 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire", tags=["prompt-co
         self.links = nn.ModuleDict()
         for name, receiver in receivers.items():
             self.links[name] = Link(settings.links[name], settings.encoder.d_z, receiver)
+        self.codes = None if settings.codes is None else ResidualCodes(settings.codes, settings.encoder.d_z)
         self._fingerprint: bytes | None = None
 
     # -- what it is -------------------------------------------------------------------------------------------------
@@ -67,6 +69,17 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire", tags=["prompt-co
                 digest.update(tensor.detach().float().cpu().reshape(-1).view(torch.uint8).numpy())
             self._fingerprint = digest.digest()[:8]
         return self._fingerprint
+
+    @property
+    def books(self) -> ResidualCodes:
+        """The wire's learned codes. UserError: it has none."""
+        if self.codes is None:
+            raise UserError("this wire has no codes: it was not trained with wire.codes, and draws that name some")
+        return self.codes
+
+    def codec(self, bits: float) -> Codec:
+        """What packs values of latents at so many bits each; below 1, the wire's own codes."""
+        return by_bits(int(bits)) if bits >= 1 else self.books.codec(bits)
 
     def get_receiver(self, name: str) -> Receiver:
         """The frozen receiver of that name."""
@@ -102,28 +115,38 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire", tags=["prompt-co
         return self.encoder.encode(source, ratio or self.ratios[0], batch_size)
 
     def encode(
-        self, texts: list[str], ratio: int | None = None, questions: list[str] | None = None, batch_size: int = 64
+        self,
+        texts: list[str],
+        ratio: int | None = None,
+        questions: list[str] | None = None,
+        batch_size: int = 64,
+        codes: int | None = None,
     ) -> list[Packet]:
-        """A packet for each text. ``ratio``: source tokens per latent. ``questions``: given for prompt mode."""
+        """A packet for each text. ``ratio``: source tokens per latent. ``questions``: given for prompt mode. ``codes``:
+        so many bytes a latent, if the wire has learned codes. UserError: it has none, or not so many."""
         latents = self.encode_latents(texts, ratio, questions, batch_size)
         mode = MODES[0] if questions is None else MODES[1]
+        z_BMD, made_by = latents.z_BMD, self.fingerprint
+        if codes is not None:
+            z_BMD, made_by = self.books.codes(z_BMD, codes).float(), self.books.fingerprint(made_by)
         return [
-            Packet(z[mask].cpu(), int(source), int(per), mode, self.fingerprint)
-            for z, mask, source, per in zip(
-                latents.z_BMD, latents.mask_BM, latents.source_B, latents.ratio_B, strict=True
-            )
+            Packet(z[mask].cpu(), int(source), int(per), mode, made_by, coded=codes is not None)
+            for z, mask, source, per in zip(z_BMD, latents.mask_BM, latents.source_B, latents.ratio_B, strict=True)
         ]
 
     def latents(self, packets: list[Packet]) -> Latents:
         """Packets back as one batch of latents on the wire's device."""
+        device, values = self.device, []
         for packet in packets:
-            if packet.encoder != self.fingerprint:
+            made_by = self.books.fingerprint(self.fingerprint) if packet.coded else self.fingerprint
+            if packet.encoder != made_by:
                 raise UserError(
-                    f"packet was made by encoder {packet.encoder.hex()}, this wire's is {self.fingerprint.hex()}; "
+                    f"packet was made by encoder {packet.encoder.hex()}, this wire's is {made_by.hex()}; "
                     "encode the text again with this wire"
                 )
-        device = self.device
-        z_BMD = nn.utils.rnn.pad_sequence([packet.z_MD.to(device).float() for packet in packets], batch_first=True)
+            z_MD = packet.z_MD.to(device)
+            values.append(self.books.vectors(z_MD.to(torch.uint8)) if packet.coded else z_MD.float())
+        z_BMD = nn.utils.rnn.pad_sequence(values, batch_first=True)
         counts = torch.tensor([len(packet.z_MD) for packet in packets], device=device)
         mask_BM = torch.arange(z_BMD.shape[1], device=device) < counts[:, None]
         source_B = torch.tensor([packet.source_tokens for packet in packets], device=device)
@@ -161,7 +184,7 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire", tags=["prompt-co
         start = settings.encoder
         if isinstance(start, LMEncoderConfig):
             start = replace(start, init=str(resolve(start.init)), lexicons=[str(resolve(w)) for w in start.lexicons])
-        wire = cls(WireConfig(start, settings.links), receivers)
+        wire = cls(WireConfig(start, settings.links, settings.codes), receivers)
         if strange := [name for name in wire.encoder.receivers if name not in receivers]:
             raise UserError(
                 f"encoder.receivers names {strange[0]!r}, which has no link; its latents would be read by nobody "
@@ -187,7 +210,7 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire", tags=["prompt-co
         path = resolve(config.receiver)
         receiver = load_receiver(path, name, prompt=config.prompt, device=self.device)
         self.frozen[name] = receiver
-        self.settings = WireConfig(self.settings.encoder, {**self.settings.links, name: config})
+        self.settings = replace(self.settings, links={**self.settings.links, name: config})
         self.links[name] = Link(config, self.settings.encoder.d_z, receiver).to(self.device)
         if config.like:
             self.links[name].begin_like(self.links[config.like])  # ty: ignore[not-callable]

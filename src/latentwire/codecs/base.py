@@ -75,7 +75,7 @@ class Codec(Choice):
             return self.unpack(data, m, d)
 
 
-def by_bits(bits: int) -> Codec:
+def by_bits(bits: float) -> Codec:
     """The codec of that many bits per value."""
     return _find("bits", bits, "give one of them as bits")
 
@@ -85,7 +85,7 @@ def by_number(number: int) -> Codec:
     return _find("number", number, "the packet is of a newer LatentWire, or damaged")
 
 
-def _find(field: str, value: int, advice: str) -> Codec:
+def _find(field: str, value: float, advice: str) -> Codec:
     for codec in Codec.known().values():
         if getattr(codec, field) == value:
             return codec()

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from latentwire.commands.options import OutOption, SmokeOption, WireArgument, numbers, open_wire, words
+from latentwire.errors import UserError
 
 
 def evaluate(
@@ -23,6 +24,12 @@ def evaluate(
         str | None, typer.Option(help="Ratios with commas between; all of the wire's if left out.")
     ] = None,
     bits: Annotated[str, typer.Option(help="Bits per value of the packet, with commas between.")] = "16",
+    codes: Annotated[
+        str | None,
+        typer.Option(
+            help="Also latents as so many learned codes (bytes) each, with commas between; if the wire has any."
+        ),
+    ] = None,
     conditions: Annotated[
         str | None,
         typer.Option(help="What is given about the context, with commas between; `all`: also those that give vectors."),
@@ -92,6 +99,12 @@ def evaluate(
     examples = draw(read_examples(data or shipped_valid()), n, seed)
     opened = open_wire(wire)
     ratios = chosen_ratios or tuple(opened.ratios)
+    # a row is named by its bits per value, and a code is a byte for all values of a latent
+    coded = () if codes is None else numbers("--codes", codes)
+    width = opened.settings.encoder.d_z
+    if coded and 8 * max(coded) >= width:
+        raise UserError(f"--codes {max(coded)}: that is a bit per value or more ({width} values); give --bits instead")
+    all_bits = (*chosen_bits, *(8 * count / width for count in coded))
     if out is None:
         # a name of its own for everything that makes other results: a stopped run is found again, others never mixed
         changed = ({"gain": gain} if gain != 1 else {}) | decoding.changed()
@@ -110,7 +123,7 @@ def evaluate(
         opened,
         examples,
         ratios=ratios[:1] if smoke else ratios,
-        bits=chosen_bits,
+        bits=all_bits,
         conditions=words(conditions),
         receivers=words(receivers),
         mode=mode,

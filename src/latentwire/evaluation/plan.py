@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from latentwire.codecs import Codec, by_bits
-from latentwire.conditions import Condition
+from latentwire.conditions import Condition, VectorCondition
 from latentwire.errors import UserError
 from latentwire.evaluation.results import JOINT, Key
 
@@ -38,17 +38,25 @@ def conditions_of(asked: Sequence[str] | None) -> list[str]:
     return list(dict.fromkeys(name for word in asked for name in (ORDER if word == ALL else (word,))))
 
 
-def jobs_of(names: list[str], conditions: list[str], ratios: Sequence[int], bits: Sequence[int]) -> list[Job]:
-    """Receivers × conditions, each at the ratios and bits on which it depends."""
+def jobs_of(
+    names: list[str],
+    conditions: list[str],
+    ratios: Sequence[int],
+    bits: Sequence[float],
+    codec_of: Callable[[float], Codec] = by_bits,
+) -> list[Job]:
+    """Receivers × conditions, each at the ratios and bits on which it depends. codec_of: the wire's, for codes."""
     known = Condition.known()
     ratios, bits = list(dict.fromkeys(ratios)), list(dict.fromkeys(bits))
-    codecs = {bit: by_bits(bit) for bit in bits}
+    codecs = {bit: codec_of(bit) for bit in bits}
     plan = []
     for receiver in names:
         for name in conditions:
             condition = known[name]()
             for ratio in ratios if condition.by_ratio else (None,):
                 for bit in bits if condition.by_bits else bits[:1]:
+                    if bit < 1 and isinstance(condition, VectorCondition):
+                        continue  # codes are of latents, and of no other vectors
                     key = (receiver, name, ratio, bit if condition.by_ratio else None)
                     plan.append(Job(key, condition, codecs[bit]))
     return plan

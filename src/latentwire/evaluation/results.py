@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 RESULTS, PREDICTIONS = "results.json", "predictions.jsonl"
 SCORES = ("em", "f1", "f1_ci", "nll", "first_token", "retention", "positions", "kv_positions", "own_ratio")
 
-Key = tuple[str, str, int | None, int | None]
-"""What names a row: receiver, condition, ratio, bits."""
+Key = tuple[str, str, int | None, float | None]
+"""What names a row: receiver, condition, ratio, bits (below 1: of learned codes)."""
 Row = dict[str, Any]
 JOINT = "joint:"
 """How the receiver of a row begins whose answers several have weighed; their names follow, plus signs between."""

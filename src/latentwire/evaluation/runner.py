@@ -26,7 +26,7 @@ def evaluate(
     wire: Wire,
     examples: Sequence[Example],
     ratios: Sequence[int] = (4,),
-    bits: Sequence[int] = (16,),
+    bits: Sequence[float] = (16,),
     conditions: Sequence[str] | None = None,
     receivers: Sequence[str] | None = None,
     mode: str = "context",
@@ -56,7 +56,7 @@ def evaluate(
     check_examples(examples)
     setting.check(wire, ratios, names)
     asked = conditions_of(conditions)
-    plan = jobs_of(names, asked, ratios, bits)
+    plan = jobs_of(names, asked, ratios, bits, wire.codec)
     together = joint_jobs(plan, [name for name in wire.receivers if name in names], joint, asked)
     order = [*(job.key for job in plan), *together]
     items = Items.of(wire, list(examples), mode)

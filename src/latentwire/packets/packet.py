@@ -5,10 +5,10 @@ offset   bytes  what (integers little-endian)
 =======  =====  ==================================================================
 0        3      ``LW1``
 3        1      version of the header (1)
-4        1      codec number (1 float16, 2 int8, 3 int4, 4 int6)
+4        1      codec number (1 float16, 2 int8, 3 int4, 4 int6, 5 codes)
 5        1      mode: 0 context, 1 prompt
 6        2      M, latents
-8        2      D, width of a latent
+8        2      D, values of a latent (of codes: how many)
 10       2      ratio, source tokens per latent
 12       4      source tokens the latents stand for
 16       8      fingerprint of the encoder
@@ -34,7 +34,7 @@ from typing import Any
 
 from torch import Tensor
 
-from latentwire.codecs import by_bits, by_number
+from latentwire.codecs import Codec, Coded, by_bits, by_number
 from latentwire.errors import UserError
 from latentwire.types import MODES
 
@@ -54,7 +54,8 @@ class Packet:
 
     z_MD: float32 on the CPU. source_tokens: tokens of the encoder that they stand for. ratio: source tokens per latent.
     mode: of :data:`latentwire.types.MODES`. encoder: first eight bytes of its fingerprint.
-    bits: per value that they were packed with; None where they have not been packed yet.
+    bits: per value that they were packed with; None where they have not been packed yet. coded: values are numbers of
+    vectors in the wire's books (:mod:`latentwire.codecs.residual`), and ``encoder`` names these too.
 
     >>> import torch
     >>> packet = Packet(torch.ones(32, 256), source_tokens=128, ratio=4, mode="context", encoder=b"8 bytes!")
@@ -68,6 +69,7 @@ class Packet:
     mode: str
     encoder: bytes
     bits: int | None = None
+    coded: bool = False
 
     def __post_init__(self) -> None:
         if self.z_MD.ndim != 2:
@@ -82,12 +84,16 @@ class Packet:
         if len(self.encoder) != FINGERPRINT_BYTES:
             raise UserError(f"an encoder is named by {FINGERPRINT_BYTES} bytes, not {len(self.encoder)}")
 
+    def codec(self, bits: int = 16) -> Codec:
+        """How it is packed at so many bits per value; codes are bytes whatever is asked for."""
+        return Coded() if self.coded else by_bits(bits)
+
     def to_bytes(self, bits: int = 16) -> bytes:
         """Header and payload; ``bits`` per value is 16, 8, 6 or 4 (scales come on top, see :meth:`size`).
 
         UserError: no such codec, or values that are not finite numbers.
         """
-        codec = by_bits(bits)
+        codec = self.codec(bits)
         payload = codec.encode(self.z_MD)
         head = HEADER.pack(
             MAGIC,
@@ -127,11 +133,11 @@ class Packet:
         z_MD = codec.decode(payload, m, d)
         if not z_MD.isfinite().all():
             raise UserError("packet holds values that are infinite or not a number; whoever wrote it was broken")
-        return cls(z_MD, source, ratio, MODES[mode], made_by, codec.bits)
+        return cls(z_MD, source, ratio, MODES[mode], made_by, codec.bits, isinstance(codec, Coded))
 
     def size(self, bits: int = 16) -> int:
         """Exact bytes of the packet at so many bits per value, header and scales included."""
-        return HEADER_BYTES + by_bits(bits).nbytes(*self.z_MD.shape)
+        return HEADER_BYTES + self.codec(bits).nbytes(*self.z_MD.shape)
 
     def save(self, path: str | Path, bits: int = 16) -> int:
         """Write the packet to a file, whole or not at all; returns its bytes."""
@@ -161,7 +167,7 @@ class Packet:
         """What a person wants to know of a packet; of one not packed yet, what it would be at 16 bits."""
         m, d = self.z_MD.shape
         norm_M = self.z_MD.norm(dim=-1)
-        codec = by_bits(self.bits or 16)
+        codec = self.codec(self.bits or 16)
         return {
             "version": VERSION,
             "codec": codec.name,

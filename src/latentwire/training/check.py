@@ -45,6 +45,11 @@ def _draws(config: TrainConfig, draws: list[Draw], where: str) -> None:
         raise UserError(f"the mode of a draw is {' or '.join(MODES)}")
     if any(draw.mode == "prompt" for draw in draws) and not config.corpus.prompts:
         raise UserError("a draw of prompt mode needs questions to encode: set corpus.prompts, for example to 80000")
+    known_codes = config.wire.codes
+    if not config.start and any(
+        draw.codes and (known_codes is None or draw.codes > known_codes.stages) for draw in draws
+    ):
+        raise UserError(f"{where} names codes that the wire does not have; set wire.codes, for example {{stages: 16}}")
     if draws and not all(draw.share > 0 for draw in draws):
         raise UserError("the share of a draw is a number above 0")
 

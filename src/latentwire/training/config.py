@@ -54,17 +54,20 @@ class CorpusConfig:
 class Draw:
     """What a step may be at: source tokens per latent, slots that a receiver gets for each latent (the link's first
     number if left out), and how often (``share``, relative to the other draws). mode ``prompt``: the question is
-    encoded behind its passage, and the receiver answers from latents alone (needs ``corpus.prompts``)."""
+    encoded behind its passage, and the receiver answers from latents alone (needs ``corpus.prompts``). codes: what is
+    read is what so many of the wire's learned codes leave of a latent (needs ``wire.codes``), and the books learn."""
 
     ratio: int = 4
     slots: int | None = None
     share: float = 1.0
     mode: str = "context"
+    codes: int | None = None
 
     @property
     def name(self) -> str:
-        """``4x``, or ``4x2`` with two slots for each latent; ``4x-prompt`` in prompt mode."""
-        return f"{self.ratio}x{self.slots or ''}" + (f"-{self.mode}" if self.mode != MODES[0] else "")
+        """``4x``; ``4x2`` with two slots for each latent, ``4x-prompt`` in prompt mode, ``4x-16codes`` from codes."""
+        told = f"-{self.mode}" if self.mode != MODES[0] else ""
+        return f"{self.ratio}x{self.slots or ''}{told}" + (f"-{self.codes}codes" if self.codes else "")
 
 
 @dataclass

@@ -45,8 +45,8 @@ class Recording:
 
 
 class Graphs:
-    """``run(work, ratio, slots, mode)`` leaves the gradients in the parameters, like a backward pass, and returns
-    loss and parts.
+    """``run(work, ratio, slots, mode, codes)`` leaves the gradients in the parameters, like a backward pass, and
+    returns loss and parts.
 
     What it returns is overwritten by the next step of its kind. warm: ordinary steps before a kind is recorded (they
     compile what there is to compile). record: makes a recording of a function; tests give one that needs no GPU.
@@ -67,19 +67,22 @@ class Graphs:
         self.held: dict[Any, Recording] = {}
         self.ordinary: set[Any] = set()
 
-    def run(self, work: Work, ratio: int, slots: int | None = None, mode: str = MODES[0]) -> Parts:
+    def run(
+        self, work: Work, ratio: int, slots: int | None = None, mode: str = MODES[0], codes: int | None = None
+    ) -> Parts:
         """One forward and backward."""
+        draw = ratio, slots, mode, codes
         given = list(tensors(work))
         named = tuple((name, *read) for name, read in work.read.items())  # who reads, and whether the step mixes
-        key = ratio, slots, mode, work.pieces, work.active, named, tuple((t.shape, t.dtype) for t in given)
+        key = *draw, work.pieces, work.active, named, tuple((t.shape, t.dtype) for t in given)
         found = self.held.get(key)
         if found is None:
             self.seen[key] += 1
             if self.seen[key] > self.warm and key not in self.ordinary:
-                found = self._try_recording(key, work, ratio, slots, mode)
+                found = self._try_recording(key, work, draw)
         if found is None:
             with on_stream(self.stream):
-                return self._plain(work, ratio, slots, mode)
+                return self._plain(work, draw)
         for place, value in zip(found.reads, given, strict=True):
             place.copy_(value, non_blocking=True)
         found.graph.replay()
@@ -93,33 +96,33 @@ class Graphs:
         self.seen.clear()
         self.ordinary.clear()
 
-    def _try_recording(self, key: Any, work: Work, ratio: int, slots: int | None, mode: str) -> Recording | None:
+    def _try_recording(self, key: Any, work: Work, draw: tuple) -> Recording | None:
         try:
-            found = self.held[key] = self._recording(work, ratio, slots, mode)
+            found = self.held[key] = self._recording(work, draw)
         except RuntimeError as error:  # a CUDA error is one, running out of memory too
             self.ordinary.add(key)
             for parameter in self.parameters:
                 parameter.grad = None  # what the broken recording has left
             log.warning(
                 "a step of %dx could not be recorded and stays ordinary, which is slower: %s",
-                ratio, str(error).split("\n")[0],
+                draw[0], str(error).split("\n")[0],
             )  # fmt: skip
             return None
         return found
 
-    def _plain(self, work: Work, ratio: int, slots: int | None, mode: str) -> Parts:
+    def _plain(self, work: Work, draw: tuple) -> Parts:
         with self.autocast():
-            loss, metrics = self.step.losses(work, ratio, slots, mode)
+            loss, metrics = self.step.losses(work, *draw)
         if loss.requires_grad:  # else nothing that learns in this stage has a part in it
             loss.backward()
         return loss.detach(), metrics
 
-    def _recording(self, work: Work, ratio: int, slots: int | None, mode: str) -> Recording:
+    def _recording(self, work: Work, draw: tuple) -> Recording:
         own = copied(work)
         for parameter in self.parameters:
             parameter.grad = None  # the backward pass that is recorded makes gradients of its own
         pool = next(iter(self.held.values())).graph.pool() if self.held else None
-        graph, (loss, metrics) = self.record(lambda: self._plain(own, ratio, slots, mode), pool)
+        graph, (loss, metrics) = self.record(lambda: self._plain(own, draw), pool)
         return Recording(graph, list(tensors(own)), loss, metrics, [p.grad for p in self.parameters])
 
 

@@ -1,4 +1,4 @@
-"""What objectives of role ``passage`` say of a step: they look at what is sent to a receiver, not at rows it reads."""
+"""What is sent to a receiver in a step, and what objectives of role ``passage`` say of it; they look at no rows."""
 
 from __future__ import annotations
 
@@ -9,6 +9,15 @@ from latentwire.objectives import Objective
 from latentwire.objectives.base import Sent
 from latentwire.types import Latents
 from latentwire.wire import Wire
+
+
+def sent(wire: Wire, latents: Latents, codes: int | None) -> tuple[Latents, Tensor | None]:
+    """The latents as they are, or what so many learned codes leave of them with the commitment [] to these.
+    UserError: the wire has no codes, or not so many."""
+    if codes is None:
+        return latents, None
+    z_BMD, far = wire.books(latents.z_BMD, latents.mask_BM, codes)
+    return latents.with_z(z_BMD), far
 
 
 def sent_losses(

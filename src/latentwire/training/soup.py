@@ -62,7 +62,7 @@ class Judge:
             generator = torch.Generator(self.accelerator.device).manual_seed(self.config.seed)
             batch = batches.draw(0, 0, generator)
             with self.accelerator.autocast():
-                _, metrics = run.step(batch, "questions", draw.ratio, draw.slots, draw.mode, 1.0, generator)
+                _, metrics = run.step(batch, "questions", draw.ratio, draw.slots, draw.mode, 1.0, generator, draw.codes)
             found |= {f"{key}@{draw.name}": round(float(value), 5) for key, value in metrics.items()}
         return found
 

@@ -25,7 +25,7 @@ from latentwire.receivers.rows import row_states
 from latentwire.training.batches import Batch
 from latentwire.training.judging import first_tokens, rows_of, token_losses, watched
 from latentwire.training.mixing import with_own_tokens, with_text
-from latentwire.training.sending import sent_losses
+from latentwire.training.sending import sent, sent_losses
 from latentwire.training.work import Work, widen
 from latentwire.types import MODES, Latents
 from latentwire.wire import Wire
@@ -79,9 +79,10 @@ class Step(nn.Module):
         mode: str,
         progress: float,
         generator: torch.Generator,
+        codes: int | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """source: ``"text"`` or ``"questions"``, which objectives take part. progress: share of training done."""
-        return self.losses(self.cut(batch, source, progress, generator), ratio, slots, mode)
+        return self.losses(self.cut(batch, source, progress, generator), ratio, slots, mode, codes)
 
     def cut(
         self,
@@ -125,10 +126,12 @@ class Step(nn.Module):
         return Work(batch.source, read, tuple(pieces), active, self.gates(active, told[:-1]), told[-1])
 
     def losses(
-        self, work: Work, ratio: int, slots: int | None = None, mode: str = MODES[0]
+        self, work: Work, ratio: int, slots: int | None = None, mode: str = MODES[0], codes: int | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss over all receivers, and its parts. slots: for each latent, the links' first number if None."""
-        latents = widen(self.wire.encoder(work.source, ratio), -(-self.least // (slots or 1)))
+        """The loss over all receivers, and its parts. slots: for each latent, the links' first number if None. codes:
+        what so many learned codes leave of the latents is read."""
+        latents, far = sent(self.wire, self.wire.encoder(work.source, ratio), codes)
+        latents = widen(latents, -(-self.least // (slots or 1)))
         total = torch.zeros((), device=latents.z_BMD.device)
         metrics: dict[str, Tensor] = {}
         for name in work.read:
@@ -137,7 +140,10 @@ class Step(nn.Module):
             if (own := self.wire.links[name].adapter.penalty()) is not None:  # ty: ignore[not-callable]
                 total = total + own
             metrics |= {f"{name}/{key}": value for key, value in parts.items()}
-        return total / sum(self.lean[name] for name in work.read), metrics
+        total = total / sum(self.lean[name] for name in work.read)
+        if far is not None:
+            total, metrics = total + self.wire.books.config.commit * far, metrics | {"codes/far": far.detach()}
+        return total, metrics
 
     def judges(self, work: Work) -> dict[str, Objective]:
         """The objectives that judge the targets of this step's rows."""

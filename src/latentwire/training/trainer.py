@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from latentwire.errors import UserError
 from latentwire.training.batches import Batch, Batches
 from latentwire.training.checkpoint import Progress
 from latentwire.training.config import Stage, TrainConfig
@@ -39,6 +40,11 @@ class Trainer:
         )  # fmt: skip
         self.together = Together(accelerator.process_index, accelerator.num_processes)
         self.together.start_alike(run.step)
+        every = [*config.draws, *(draw for stage in config.stages for draw in stage.draws)]
+        if self.together.world > 1 and any(draw.codes for draw in every):
+            raise UserError(
+                "codes learn from what one process has seen; leave the draws of codes to a run of one process"
+            )
         self.progress = Progress(total=config.steps)
         self.schedules = Schedules(config, run)
         graphs = self._graphs() if config.graphs else None

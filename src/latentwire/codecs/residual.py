@@ -1,0 +1,181 @@
+"""Learned codes: a latent as a few bytes, each the number of a vector in a codebook (residual vector quantisation).
+
+A latent's first code names the nearest vector of the first book, the second one that of the second book to what is then
+left, and so on; what the named vectors add up to is what is read (Gray 1984; SoundStream, Zeghidour et al. 2021). The
+books belong to the wire and learn beside the encoder: they follow the means of what was given to them (exponential
+moving averages, van den Oord et al. 2017), the encoder gets the gradient as if nothing had happened (straight-through),
+and vectors that nobody comes to begin anew at what is badly told. The first so many codes are a coarser packet of their
+own, so one wire has many rates.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from latentwire.codecs.base import Codec
+from latentwire.errors import UserError
+
+
+@dataclass
+class ResidualConfig:
+    """stages: books, so codes of a latent at most. size: vectors of a book, up to 256 (a code is a byte). decay: of the
+    moving averages, a step. dead: a vector with less than this share of an even use begins anew. commit: weight of the
+    encoder's distance from its codes, relative to its size."""
+
+    stages: int = 16
+    size: int = 256
+    decay: float = 0.98
+    dead: float = 0.05
+    commit: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.stages <= 255 and 2 <= self.size <= 256):
+            raise UserError(
+                f"codes have 1 to 255 stages and 2 to 256 vectors in each, not {self.stages} and {self.size}"
+            )
+        if not (0 <= self.decay < 1 and 0 <= self.dead < 1):
+            raise UserError("codes.decay and codes.dead are from 0 to below 1")
+
+
+class ResidualCodes(nn.Module):
+    """Books of K stages. Latents [..., D] → codes uint8 [..., K] → latents [..., D].
+
+    books: float32 [K * C, D], stage by stage. use: float32 [K, C], how much of the averages each vector holds; 0: it
+    has not begun.
+    """
+
+    books: Tensor
+    use: Tensor
+
+    def __init__(self, config: ResidualConfig, d_z: int) -> None:
+        super().__init__()
+        self.config, self.d_z = config, d_z
+        self.register_buffer("books", torch.zeros(config.stages * config.size, d_z))
+        self.register_buffer("use", torch.zeros(config.stages, config.size))
+
+    def stages(self, asked: int) -> int:
+        """UserError: there are not so many."""
+        if not 1 <= asked <= self.config.stages:
+            raise UserError(f"this wire has 1 to {self.config.stages} codes for a latent, not {asked}")
+        return asked
+
+    def codec(self, bits: float) -> Coded:
+        """The codec of so many bits per value of a latent. UserError: that is no whole number of codes, or too many."""
+        count = bits * self.d_z / 8
+        if count != int(count):
+            raise UserError(
+                f"{bits} bits per value are no whole number of codes; a code is {8 / self.d_z} bits per value"
+            )
+        return Coded(self, self.stages(int(count)))
+
+    def fingerprint(self, encoder: bytes) -> bytes:
+        """Eight bytes over an encoder's fingerprint and the books: other books mean other vectors."""
+        return hashlib.sha256(encoder + self.books.float().cpu().numpy().tobytes()).digest()[:8]
+
+    def book(self, stage: int) -> Tensor:
+        """Vectors [C, D] of a stage."""
+        return self.books[stage * self.config.size : (stage + 1) * self.config.size]
+
+    def nearest(self, rest_ND: Tensor, stage: int) -> Tensor:
+        """Codes int64 [N]; a vector that has not begun is nobody's."""
+        book_CD = self.book(stage)
+        distance_NC = book_CD.square().sum(-1) - 2 * rest_ND @ book_CD.mT
+        return distance_NC.masked_fill(self.use[stage] <= 0, torch.inf).argmin(-1)
+
+    @torch.no_grad()
+    @torch.autocast("cuda", enabled=False)
+    def codes(self, z: Tensor, stages: int) -> Tensor:
+        """uint8 [..., K] of latents [..., D]."""
+        rest_ND, found = z.detach().float().reshape(-1, self.d_z), []
+        for stage in range(self.stages(stages)):
+            code_N = self.nearest(rest_ND, stage)
+            found.append(code_N)
+            rest_ND = rest_ND - self.book(stage)[code_N]
+        return torch.stack(found, -1).to(torch.uint8).reshape(*z.shape[:-1], stages)
+
+    def vectors(self, codes: Tensor) -> Tensor:
+        """float32 [..., D] of codes [..., K]. UserError: more codes than stages, or one beyond its book."""
+        K = self.stages(codes.shape[-1])
+        if codes.numel() and int(codes.max()) >= self.config.size:
+            raise UserError(f"a packet names vector {int(codes.max())} of a book of {self.config.size}")
+        at = codes.long() + torch.arange(K, device=codes.device) * self.config.size
+        return self.books[at].sum(-2)
+
+    def forward(self, z_BMD: Tensor, mask_BM: Tensor, stages: int) -> tuple[Tensor, Tensor]:
+        """What is left of latents behind ``stages`` codes, with the gradient of the latents themselves; and the
+        commitment [], the mean squared distance as a share of the latents' mean square. In training the books learn.
+        """
+        told_BMD = self.learn(z_BMD, mask_BM, stages) if self.training else self.vectors(self.codes(z_BMD, stages))
+        there_BM1 = mask_BM[..., None].to(z_BMD.dtype)
+        apart = ((z_BMD - told_BMD.to(z_BMD.dtype)).square() * there_BM1).float().sum()
+        size = (z_BMD.detach().square() * there_BM1).float().sum().clamp_min(1e-9)
+        through_BMD = z_BMD + (told_BMD.to(z_BMD.dtype) - z_BMD).detach()
+        return through_BMD * there_BM1, apart / size
+
+    @torch.no_grad()
+    @torch.autocast("cuda", enabled=False)
+    def learn(self, z_BMD: Tensor, mask_BM: Tensor, stages: int) -> Tensor:
+        """Move the books towards what they were given, and return what they told before. Nothing waits for the device,
+        so that a step may be recorded."""
+        c = self.config
+        rest_ND = z_BMD.detach().float().reshape(-1, self.d_z)
+        there_N = mask_BM.reshape(-1).float()
+        told_ND = torch.zeros_like(rest_ND)
+        # vectors begin at latents of the batch, drawn anew for each stage and each vector
+        chance_N = there_N + 1e-9
+        for stage in range(self.stages(stages)):
+            use_C, book_CD = self.use[stage], self.book(stage)
+            fresh_CD = rest_ND[torch.multinomial(chance_N, c.size, replacement=True)]
+            idle_C = use_C < c.dead * use_C.sum() / c.size
+            begin_C = (use_C <= 0) | idle_C
+            book_CD.copy_(torch.where(begin_C[:, None], fresh_CD, book_CD))
+            use_C.copy_(torch.where(begin_C, (there_N.sum() / c.size).expand_as(use_C), use_C))
+            code_N = self.nearest(rest_ND, stage)
+            told = book_CD[code_N]
+            many_C = torch.zeros_like(use_C).index_add_(0, code_N, there_N)
+            sum_CD = torch.zeros_like(book_CD).index_add_(0, code_N, rest_ND * there_N[:, None])
+            held_C = c.decay * use_C
+            use_C.copy_(held_C + (1 - c.decay) * many_C)
+            book_CD.copy_((held_C[:, None] * book_CD + (1 - c.decay) * sum_CD) / use_C.clamp_min(1e-9)[:, None])
+            told_ND += told
+            rest_ND = rest_ND - told
+        return told_ND.reshape(z_BMD.shape)
+
+
+@dataclass
+class Coded(Codec):
+    """Payload: K bytes of each latent, its codes from the first book to the last. What they stand for is in the wire
+    that wrote them: with ``codes`` (the wire's) this is a codec like the others; without, values are the codes
+    themselves. It is in no registry, since without a wire there is nothing to choose."""
+
+    number = 5
+    bits = 8
+    name = "codes"
+    codes: ResidualCodes | None = field(default=None, repr=False)
+    stages: int = 0
+
+    def nbytes(self, m: int, d: int) -> int:
+        return m * (self.stages or d)
+
+    def pack(self, z_MD: Tensor) -> bytes:
+        if self.codes is not None:
+            z_MD = self.codes.codes(z_MD.to(self.codes.books.device), self.stages).cpu().float()
+        whole = z_MD.round()
+        if not (torch.equal(whole, z_MD) and ((whole >= 0) & (whole <= 255)).all()):
+            raise UserError("codes are whole numbers from 0 to 255; encode the text with the wire's own codes")
+        return whole.to(torch.uint8).numpy().tobytes()
+
+    def unpack(self, data: bytes | memoryview, m: int, d: int) -> Tensor:
+        codes_MK = torch.frombuffer(bytearray(data), dtype=torch.uint8).reshape(m, -1)
+        if self.codes is None:
+            return codes_MK.float()
+        return self.codes.vectors(codes_MK.to(self.codes.books.device)).cpu()
+
+    def fake_quantise(self, z_BMD: Tensor) -> Tensor:
+        if self.codes is None:
+            return z_BMD.float()
+        return self.codes.vectors(self.codes.codes(z_BMD, self.stages))

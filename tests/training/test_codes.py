@@ -1,0 +1,81 @@
+"""Learned codes in training: draws that read them teach the books, a wire keeps them, and packets of them are read."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from latentwire.errors import UserError
+from latentwire.evaluation.runner import evaluate
+from latentwire.packets import Packet
+from latentwire.saved import settings_of
+from latentwire.training.run import train
+from latentwire.types import Example
+from latentwire.wire import Wire
+
+DRAWS = "draws=[{ratio: 4}, {ratio: 4, codes: 1}, {ratio: 8, codes: 3, share: 2}]"
+TEXTS = ["In 1801 a letter of Curie was sent from Paris to Oslo.", "The letter was sent from York to Madras in 1802."]
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_tree, tmp_path_factory):
+    import yaml
+
+    root = tmp_path_factory.mktemp("codes")
+    (root / "wire.yaml").write_text(yaml.safe_dump(tiny_tree))
+    plain = train(root / "wire.yaml", ["steps=2"], out=root / "plain")
+    more = [f"start={plain}", "grow=['codes={stages: 3, size: 16}']", DRAWS, "steps=12"]
+    return train(root / "wire.yaml", more, out=root / "coded")
+
+
+@pytest.fixture(scope="module")
+def wire(trained) -> Wire:
+    return Wire.from_pretrained(trained)
+
+
+def test_the_books_have_learned_and_are_kept(trained, wire):
+    assert settings_of(trained).codes.stages == 3
+    assert (wire.books.use > 0).any(1).all() and wire.books.books.abs().sum() > 0
+    metrics = (trained.parent / "metrics.jsonl").read_text()
+    assert '"draw": "8x-3codes"' in metrics and '"codes/far"' in metrics and "llama/answer@4x-1codes" in metrics
+
+
+def test_a_packet_of_codes_is_read_as_what_its_vectors_add_up_to(wire):
+    packet = wire.encode(TEXTS, ratio=4, codes=2)[0]
+    data = packet.to_bytes()
+    assert len(data) == packet.size() == 32 + 2 * len(packet.z_MD)
+    again = Packet.from_bytes(data)
+    assert again.coded and again.describe()["codec"] == "codes" and torch.equal(again.z_MD, packet.z_MD)
+    plain = wire.encode(TEXTS, ratio=4)[0]
+    told_MD = wire.books.vectors(wire.books.codes(plain.z_MD, 2))
+    torch.testing.assert_close(wire.latents([again]).z_BMD[0], told_MD)
+    # packets of codes and others share a batch
+    assert wire.latents([again, plain]).z_BMD.shape == (2, *plain.z_MD.shape)
+    assert isinstance(wire.receiver("llama").generate(again, "Where?", max_new_tokens=4), str)
+
+
+def test_other_books_are_refused(trained, wire):
+    packet = wire.encode(TEXTS, ratio=4, codes=1)[0]
+    other = Wire.from_pretrained(trained)
+    other.books.books[0] += 1
+    with pytest.raises(UserError, match="packet was made by encoder"):
+        other.latents([packet])
+    with pytest.raises(UserError, match="1 to 3 codes"):
+        wire.encode(TEXTS, ratio=4, codes=4)
+
+
+def test_an_evaluation_has_rows_of_codes(wire):
+    examples = [Example(str(i), text, "Where from?", ("Paris",)) for i, text in enumerate(TEXTS)]
+    found = evaluate(wire, examples, [4], [16, 0.5], ["latents", "pca"], ["llama"], progress=False)
+    assert [(row["condition"], row["bits"]) for row in found["rows"]] == [
+        ("latents", 16), ("latents", 0.5), ("pca", 16)
+    ]  # fmt: skip
+    coded = found["rows"][1]
+    assert coded["bytes"] == pytest.approx(sum(p.size() for p in wire.encode(TEXTS, ratio=4, codes=1)) / 2)
+
+
+def test_codes_that_no_wire_has_are_refused(tiny_config, tiny_wire, tmp_path):
+    with pytest.raises(UserError, match=r"set wire\.codes"):
+        train(tiny_config, [DRAWS], out=tmp_path / "run")
+    with pytest.raises(UserError, match="this wire has no codes"):
+        tiny_wire.encode(TEXTS, ratio=4, codes=1)
