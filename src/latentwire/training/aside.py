@@ -54,9 +54,8 @@ def evaluate(
             assert dev is not None
             batch = dev.draw(0, 0, generator)
             with accelerator.autocast():
-                _, metrics = run.step(
-                    batch, "questions", draw.ratio, draw.slots, draw.mode, done, generator, draw.codes
-                )
+                ratio, slots, mode, *more = draw.how
+                _, metrics = run.step(batch, "questions", ratio, slots, mode, done, generator, *more)
             row |= {f"{key}@{draw.name}": round(float(value), 5) for key, value in metrics.items()}
             losses += [float(metrics[f"{name}/answer"]) for name in run.names if f"{name}/answer" in metrics]
     progress.evaluated = progress.step

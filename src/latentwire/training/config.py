@@ -55,19 +55,29 @@ class Draw:
     """What a step may be at: source tokens per latent, slots that a receiver gets for each latent (the link's first
     number if left out), and how often (``share``, relative to the other draws). mode ``prompt``: the question is
     encoded behind its passage, and the receiver answers from latents alone (needs ``corpus.prompts``). codes: what is
-    read is what so many of the wire's learned codes leave of a latent (needs ``wire.codes``), and the books learn."""
+    read is what so many of the wire's learned codes leave of a latent (needs ``wire.codes``), and the books learn.
+    documents: so many packets stand behind one another, the passage's own at each place in turn, others of the step
+    around it; the teacher has the passage alone."""
 
     ratio: int = 4
     slots: int | None = None
     share: float = 1.0
     mode: str = "context"
     codes: int | None = None
+    documents: int = 1
 
     @property
     def name(self) -> str:
-        """``4x``; ``4x2`` with two slots for each latent, ``4x-prompt`` in prompt mode, ``4x-16codes`` from codes."""
-        told = f"-{self.mode}" if self.mode != MODES[0] else ""
-        return f"{self.ratio}x{self.slots or ''}{told}" + (f"-{self.codes}codes" if self.codes else "")
+        """``4x``; ``4x2`` with two slots for each latent, ``4x-prompt`` in prompt mode, ``4x-16codes`` from codes,
+        ``4x-of3`` with three packets."""
+        name = f"{self.ratio}x{self.slots or ''}" + (f"-{self.mode}" if self.mode != MODES[0] else "")
+        name += f"-{self.codes}codes" if self.codes else ""
+        return name + (f"-of{self.documents}" if self.documents > 1 else "")
+
+    @property
+    def how(self) -> tuple[int, int | None, str, int | None, int]:
+        """What a step is told of it, all but how often."""
+        return self.ratio, self.slots, self.mode, self.codes, self.documents
 
 
 @dataclass

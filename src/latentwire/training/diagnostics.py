@@ -117,9 +117,7 @@ class Diagnostics:
         learning = [p for p in self.parameters.values() if p.requires_grad]
 
         def gradient(weight_N: Tensor) -> list[Tensor]:
-            loss, _ = self.run.step.losses(
-                replace(work, weight_N=weight_N), draw.ratio, draw.slots, draw.mode, draw.codes
-            )
+            loss, _ = self.run.step.losses(replace(work, weight_N=weight_N), *draw.how)
             if not loss.requires_grad:
                 return [torch.zeros_like(p) for p in learning]
             given = torch.autograd.grad(loss, learning, allow_unused=True)

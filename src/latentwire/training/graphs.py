@@ -45,8 +45,8 @@ class Recording:
 
 
 class Graphs:
-    """``run(work, ratio, slots, mode, codes)`` leaves the gradients in the parameters, like a backward pass, and
-    returns loss and parts.
+    """``run(work, ratio, slots, mode, codes, documents)`` leaves the gradients in the parameters, like a backward
+    pass, and returns loss and parts.
 
     What it returns is overwritten by the next step of its kind. warm: ordinary steps before a kind is recorded (they
     compile what there is to compile). record: makes a recording of a function; tests give one that needs no GPU.
@@ -68,10 +68,16 @@ class Graphs:
         self.ordinary: set[Any] = set()
 
     def run(
-        self, work: Work, ratio: int, slots: int | None = None, mode: str = MODES[0], codes: int | None = None
+        self,
+        work: Work,
+        ratio: int,
+        slots: int | None = None,
+        mode: str = MODES[0],
+        codes: int | None = None,
+        documents: int = 1,
     ) -> Parts:
         """One forward and backward."""
-        draw = ratio, slots, mode, codes
+        draw = ratio, slots, mode, codes, documents
         given = list(tensors(work))
         named = tuple((name, *read) for name, read in work.read.items())  # who reads, and whether the step mixes
         key = *draw, work.pieces, work.active, named, tuple((t.shape, t.dtype) for t in given)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from latentwire.objectives.base import KeptTeacher, Said
+from latentwire.objectives.base import KeptTeacher, Objective, Said
 from latentwire.receivers import Receiver
 from latentwire.types import LayerBlock, Prefix
 
@@ -52,6 +53,42 @@ def token_losses(
             t_NV = receiver.logits(teacher)
     said = Said(s_NV, s_log, labels_N, ce_N, t_NV, kept)
     return ce_N, right_N, [measure(said) for measure in measures]
+
+
+def judge(
+    receiver: Receiver,
+    student_h: Tensor,
+    ids_BRT: Tensor,
+    weight_BRT: Tensor,
+    teacher: Tensor | KeptTeacher | None,
+    judges: dict[str, Objective],
+    fixed: Callable[..., Any] | None = None,
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """:func:`token_losses` of every target, [B, R, T - 1] each (the teacher's of as many passages as it read).
+
+    fixed: what judges every token of every row, targets or not: more arithmetic, but one shape for all steps.
+    """
+    labels, shape = ids_BRT[..., 1:], weight_BRT.shape
+    student, measures = student_h[:, :, :-1], tuple(one.measure for one in judges.values())
+    if fixed is not None:
+        given = _each(teacher, lambda x: x.flatten(0, 2))
+        ce, right, found = fixed(receiver, student.flatten(0, 2), labels.flatten(), given, measures)
+        found = [each.reshape(-1, *shape[1:]) for each in found]
+        return ce.reshape(shape), right.reshape(shape), dict(zip(judges, found, strict=True))
+    # targets may be few, and choosing them costs nothing where nothing waits
+    picked = weight_BRT > 0
+    some = _each(teacher, lambda x: x[picked[: len(x)]])
+    ce, right, found = token_losses(receiver, student[picked], labels[picked], some, measures)
+    empty = torch.zeros(shape, dtype=ce.dtype, device=ce.device)
+    judged = {}
+    for (key, one), each in zip(judges.items(), found, strict=True):
+        read = shape[0] if teacher is None or not one.taught else len(teacher)
+        judged[key] = empty[:read].masked_scatter(picked[:read], each)
+    return empty.masked_scatter(picked, ce), empty.masked_scatter(picked, right), judged
+
+
+def _each(teacher: Tensor | KeptTeacher | None, change: Callable[[Tensor], Tensor]) -> Tensor | KeptTeacher | None:
+    return teacher.each(change) if isinstance(teacher, KeptTeacher) else None if teacher is None else change(teacher)
 
 
 @torch.no_grad()

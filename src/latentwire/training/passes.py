@@ -93,9 +93,9 @@ class Passes:
     def one(self, work: Work, draw: Draw) -> Parts:
         """Forward and backward of one part."""
         if self.graphs is not None:
-            return self.graphs.run(work, draw.ratio, draw.slots, draw.mode, draw.codes)
+            return self.graphs.run(work, *draw.how)
         with self.autocast():
-            loss, metrics = self.step.losses(work, draw.ratio, draw.slots, draw.mode, draw.codes)
+            loss, metrics = self.step.losses(work, *draw.how)
         if loss.requires_grad:  # else nothing that learns in this stage has a part in it
             loss.backward()
         return loss.detach(), metrics

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from latentwire.errors import UserError
 from latentwire.objectives import Objective
 from latentwire.objectives.base import Sent
 from latentwire.types import Latents
@@ -18,6 +19,18 @@ def sent(wire: Wire, latents: Latents, codes: int | None) -> tuple[Latents, Tens
         return latents, None
     z_BMD, far = wire.books(latents.z_BMD, latents.mask_BM, codes)
     return latents.with_z(z_BMD), far
+
+
+def among(latents: Latents, documents: int) -> list[Latents]:
+    """Packets that are read one behind the other: of row b its own at place b % ``documents``, and its neighbours in
+    the batch at the others. UserError: there are fewer rows than that."""
+    if documents == 1:
+        return [latents]
+    B = len(latents.mask_BM)
+    if documents > B:
+        raise UserError(f"{documents} documents need as many passages in a step, and there are {B}")
+    row_B = torch.arange(B, device=latents.z_BMD.device)
+    return [latents.take((row_B + place - row_B % documents) % B) for place in range(documents)]
 
 
 def sent_losses(

@@ -62,7 +62,8 @@ class Judge:
             generator = torch.Generator(self.accelerator.device).manual_seed(self.config.seed)
             batch = batches.draw(0, 0, generator)
             with self.accelerator.autocast():
-                _, metrics = run.step(batch, "questions", draw.ratio, draw.slots, draw.mode, 1.0, generator, draw.codes)
+                ratio, slots, mode, *more = draw.how
+                _, metrics = run.step(batch, "questions", ratio, slots, mode, 1.0, generator, *more)
             found |= {f"{key}@{draw.name}": round(float(value), 5) for key, value in metrics.items()}
         return found
 

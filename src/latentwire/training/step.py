@@ -10,7 +10,6 @@ the device or depends on what is drawn, so that it can be recorded once and repl
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,9 +22,9 @@ from latentwire.objectives.gate import Gates
 from latentwire.receivers import Receiver
 from latentwire.receivers.rows import row_states
 from latentwire.training.batches import Batch
-from latentwire.training.judging import first_tokens, rows_of, token_losses, watched
+from latentwire.training.judging import first_tokens, judge, rows_of, token_losses, watched
 from latentwire.training.mixing import with_own_tokens, with_text
-from latentwire.training.sending import sent, sent_losses
+from latentwire.training.sending import among, sent, sent_losses
 from latentwire.training.work import Work, widen
 from latentwire.types import MODES, Latents
 from latentwire.wire import Wire
@@ -80,9 +79,10 @@ class Step(nn.Module):
         progress: float,
         generator: torch.Generator,
         codes: int | None = None,
+        documents: int = 1,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """source: ``"text"`` or ``"questions"``, which objectives take part. progress: share of training done."""
-        return self.losses(self.cut(batch, source, progress, generator), ratio, slots, mode, codes)
+        return self.losses(self.cut(batch, source, progress, generator), ratio, slots, mode, codes, documents)
 
     def cut(
         self,
@@ -126,16 +126,23 @@ class Step(nn.Module):
         return Work(batch.source, read, tuple(pieces), active, self.gates(active, told[:-1]), told[-1])
 
     def losses(
-        self, work: Work, ratio: int, slots: int | None = None, mode: str = MODES[0], codes: int | None = None
+        self,
+        work: Work,
+        ratio: int,
+        slots: int | None = None,
+        mode: str = MODES[0],
+        codes: int | None = None,
+        documents: int = 1,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss over all receivers, and its parts. slots: for each latent, the links' first number if None. codes:
-        what so many learned codes leave of the latents is read."""
+        what so many learned codes leave of the latents is read. documents: so many packets behind one another."""
         latents, far = sent(self.wire, self.wire.encoder(work.source, ratio), codes)
         latents = widen(latents, -(-self.least // (slots or 1)))
+        parts_of = among(latents, documents)
         total = torch.zeros((), device=latents.z_BMD.device)
         metrics: dict[str, Tensor] = {}
         for name in work.read:
-            loss, parts = self.one_receiver(name, work, latents, slots, mode)
+            loss, parts = self.one_receiver(name, work, parts_of, slots, mode)
             total = total + self.lean[name] * loss
             if (own := self.wire.links[name].adapter.penalty()) is not None:  # ty: ignore[not-callable]
                 total = total + own
@@ -154,16 +161,18 @@ class Step(nn.Module):
         return math.ceil(max([judge.taught for judge in self.judges(work).values()], default=0.0) * work.passages)
 
     def one_receiver(
-        self, name: str, work: Work, latents: Latents, slots: int | None, mode: str
+        self, name: str, work: Work, packets: list[Latents], slots: int | None, mode: str
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of one receiver: the weighted objectives over its rows and its passages."""
+        """Loss of one receiver: the weighted objectives over its rows and its passages. packets: of each row, those
+        that are read one behind the other."""
         receiver, read = self.wire.get_receiver(name), work.read[name]
         weights = dict(zip(work.active, work.weight_N.unbind(), strict=True))
         judges, few = self.judges(work), self.few(work)
         sending = [key for key in work.active if self.objectives[key].role == "passage"]
         ids_BRT = fed_BRT = read["rows"]
         seen: list[tuple[Tensor, Tensor]] | None = [] if sending else None
-        prefix = self.wire.prefix(name, latents, mode, slots, seen)
+        latents, *behind = packets
+        prefix = self.wire.prefix(name, latents, mode, slots, seen, behind=behind)
         if "instead" in read or "beside" in read:
             prefix = with_text(receiver, prefix, read)
         if "own" in read:
@@ -183,7 +192,9 @@ class Step(nn.Module):
         weight_BRT = read["weight"][..., 1:]
         by_logits = {key: judge for key, judge in judges.items() if not judge.layers(receiver)}
         told = teacher if any(judge.taught for judge in by_logits.values()) else None
-        ce_BRT, right_BRT, judged = self.judge(receiver, student_h, ids_BRT, weight_BRT, told, by_logits)
+        ce_BRT, right_BRT, judged = judge(
+            receiver, student_h, ids_BRT, weight_BRT, told, by_logits, self.fast_losses if self.fixed else None
+        )
         for key, judge in judges.items():
             if not (inside := judge.layers(receiver)):
                 continue
@@ -221,34 +232,6 @@ class Step(nn.Module):
             parts |= first_tokens(receiver, *work.labelled(self.objectives, student_h, ids_BRT, read["weight"] >= 1))
         return loss, parts
 
-    def judge(
-        self,
-        receiver: Receiver,
-        student_h: Tensor,
-        ids_BRT: Tensor,
-        weight_BRT: Tensor,
-        teacher: Tensor | KeptTeacher | None,
-        judges: dict[str, Objective],
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """:func:`token_losses` of every target, [B, R, T - 1] each (the teacher's of as many passages as it read)."""
-        labels, shape = ids_BRT[..., 1:], weight_BRT.shape
-        student, measures = student_h[:, :, :-1], tuple(judge.measure for judge in judges.values())
-        if self.fixed:
-            given = _each(teacher, lambda x: x.flatten(0, 2))
-            ce, right, found = self.fast_losses(receiver, student.flatten(0, 2), labels.flatten(), given, measures)
-            found = [each.reshape(-1, *shape[1:]) for each in found]
-            return ce.reshape(shape), right.reshape(shape), dict(zip(judges, found, strict=True))
-        # targets may be few, and choosing them costs nothing where nothing waits
-        picked = weight_BRT > 0
-        some = _each(teacher, lambda x: x[picked[: len(x)]])
-        ce, right, found = token_losses(receiver, student[picked], labels[picked], some, measures)
-        empty = torch.zeros(shape, dtype=ce.dtype, device=ce.device)
-        judged = {}
-        for (key, judge), each in zip(judges.items(), found, strict=True):
-            read = shape[0] if teacher is None or not judge.taught else len(teacher)
-            judged[key] = empty[:read].masked_scatter(picked[:read], each)
-        return empty.masked_scatter(picked, ce), empty.masked_scatter(picked, right), judged
-
     @torch.no_grad()
     def teacher(
         self,
@@ -264,7 +247,3 @@ class Step(nn.Module):
         mask_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device) < count_B[:, None]
         prefix = receiver.read(ids_BT, mask_BT, receiver.head_for(ids_BT.shape[0]))
         return row_states(receiver, watched(prefix, layers, {} if kept is None else kept), ids_BRT)
-
-
-def _each(teacher: Tensor | KeptTeacher | None, change: Callable[[Tensor], Tensor]) -> Tensor | KeptTeacher | None:
-    return teacher.each(change) if isinstance(teacher, KeptTeacher) else None if teacher is None else change(teacher)
