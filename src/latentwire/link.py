@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -89,20 +90,27 @@ class Link(nn.Module):
             raise UserError(f"this link gives {' or '.join(map(str, known))} slots for a latent, not {asked}")
         return known[0] if asked is None else asked
 
-    def place(self, latents: Latents, receiver: Receiver, slots: int) -> tuple[Tensor, Tensor]:
+    def place(self, parts: Sequence[Latents], receiver: Receiver, slots: int) -> tuple[Tensor, Tensor]:
         """Where slots stand (float [B, S]) and where the next token stands (int64 [B]), in receiver positions.
 
-        Slots are spread evenly over the text they stand for, so the question stands where it would behind the text.
-        A text longer than the window is squeezed into it: positions come closer together, nothing is cut.
+        parts: the latents of one packet of each row, then of the next. Their texts stand behind one another as
+        ``Prompt.contexts_ids`` puts them, and slots are spread evenly over the text they stand for, so the question
+        stands where it would behind the texts. What is longer than the window is squeezed into it: positions come
+        closer together, nothing is cut.
         """
         start = receiver.head().mask_BM.shape[1]
         room = max(receiver.geometry.window - start - RESERVE, 1)
-        length_B = (latents.source_B * self.fertility).clamp_max(room)
-        step_B = length_B / (latents.count_B * slots).clamp_min(1)
-        S = latents.mask_BM.shape[1] * slots
-        index_S = torch.arange(S, device=latents.z_BMD.device)
-        positions_BS = start + (index_S + 0.5) * step_B[:, None] - 0.5
-        return positions_BS.clamp_min(0), start + length_B.round().long()
+        lengths = [part.source_B * self.fertility for part in parts]
+        whole_B = torch.stack(lengths).sum(0)
+        kept_B = whole_B.clamp_max(room)
+        begin_B, positions = torch.zeros_like(kept_B), []
+        for part, length_B in zip(parts, lengths, strict=True):
+            length_B = kept_B * (length_B / whole_B.clamp_min(1e-6))
+            step_B = length_B / (part.count_B * slots).clamp_min(1)
+            index_S = torch.arange(part.mask_BM.shape[1] * slots, device=part.z_BMD.device)
+            positions.append(start + begin_B[:, None] + (index_S + 0.5) * step_B[:, None] - 0.5)
+            begin_B = begin_B + length_B
+        return _behind(positions).clamp_min(0), start + kept_B.round().long()
 
     def forward(
         self,
@@ -111,14 +119,22 @@ class Link(nn.Module):
         mode: str = "context",
         slots: int | None = None,
         seen: list[tuple[Tensor, Tensor]] | None = None,
+        behind: Sequence[Latents] = (),
     ) -> Prefix:
         """What the receiver has read after head and latents. ``slots``: for each latent, the link's first if None.
-        seen: receives the adapter's slots [B, S, E] and their mask [B, S]."""
-        slots = self.slots(slots)
-        slots_BSE = self.adapter(latents, mode, slots)
-        positions_BS, next_B = self.place(latents, receiver, slots)
-        mask_BS = latents.mask_BM.repeat_interleave(slots, 1)
+        seen: receives the adapter's slots [B, S, E] and their mask [B, S]. behind: the latents of further packets of
+        each row, read one behind the other; a row without one has no latents there."""
+        slots, parts = self.slots(slots), (latents, *behind)
+        # each packet is taken apart alone, as in training; the receiver then has the slots of all
+        slots_BSE = _behind([self.adapter(part, mode, slots) for part in parts])
+        positions_BS, next_B = self.place(parts, receiver, slots)
+        mask_BS = _behind([part.mask_BM.repeat_interleave(slots, 1) for part in parts])
         if seen is not None:
             seen.append((slots_BSE, mask_BS))
         prefix = self.injection(slots_BSE, mask_BS, positions_BS, next_B, receiver)
         return replace(prefix, lora=self.lora is not None)
+
+
+def _behind(tensors: Sequence[Tensor]) -> Tensor:
+    """Along the second dimension, one behind the other; one alone is not copied."""
+    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors), 1)

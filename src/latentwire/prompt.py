@@ -61,6 +61,11 @@ class Prompt:
         """Contexts; an empty one has no tokens."""
         return self.ids([self.context_text(text) for text in texts])
 
+    def contexts_ids(self, texts: list[str]) -> list[int]:
+        """Several contexts one behind the other, each as it would stand alone: what packets behind one another stand
+        for."""
+        return [token for ids in self.context_ids(texts) for token in ids]
+
     def question_text(self, question: str) -> str:
         """A question without the anchor (what prompt mode encodes behind the context)."""
         return self.config.question.format(question=question)

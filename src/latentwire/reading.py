@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -30,7 +31,7 @@ class Reading:
 
     def generate(
         self,
-        packet: Packet | list[Packet],
+        packet: Packet | Sequence[Packet | Sequence[Packet]],
         prompt: str | list[str],
         max_new_tokens: int = 32,
         temperature: float = 0.0,
@@ -39,38 +40,60 @@ class Reading:
     ) -> str | list[str]:
         """Answer ``prompt`` (the question) from a packet; lists give a batch, one packet may serve many prompts.
 
+        A list within the list is several packets for one prompt, read one behind the other (see :meth:`answer_from`).
         In prompt mode the question is inside the packet already, and ``prompt`` is not shown to the receiver.
         slots: K/V positions for each latent, one of those the link was made for (more of them: slower, truer).
         """
         single = isinstance(packet, Packet) and isinstance(prompt, str)
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        packets = [packet] if isinstance(packet, Packet) else list(packet)
-        if len(packets) == 1:
-            packets = packets * len(prompts)
-        if len(packets) != len(prompts):
-            raise UserError(f"{len(packets)} packets but {len(prompts)} prompts; give as many of one as of the other")
-        modes = {p.mode for p in packets}
+        rows = [[packet]] if isinstance(packet, Packet) else [[p] if isinstance(p, Packet) else list(p) for p in packet]
+        if len(rows) == 1:
+            rows = rows * len(prompts)
+        if len(rows) != len(prompts):
+            raise UserError(
+                f"{len(rows)} packets but {len(prompts)} prompts; give as many of one as of the other, "
+                "or put packets that one prompt asks about into a list of their own"
+            )
+        modes = {p.mode for row in rows for p in row}
         if len(modes) > 1:
             raise UserError("packets of context mode and of prompt mode cannot share a batch; ask them apart")
-        mode = modes.pop()
+        if "prompt" in modes and max(map(len, rows)) > 1:
+            raise UserError(
+                "packets of prompt mode hold a question each and cannot be read behind one another; "
+                "encode the texts without it"
+            )
         with torch.no_grad():
-            prefix = self.wire.prefix(self.name, self.wire.latents(packets), mode, slots)
+            first, *behind = self.wire.columns(rows)
+            mode = modes.pop()
+            prefix = self.wire.prefix(self.name, first, mode, slots, behind=behind)
         layout = self.model.prompt
         tails = layout.question_ids(prompts) if mode == "context" else [layout.anchor_ids()] * len(prompts)
         texts = generate(self.model, prefix, tails, max_new_tokens, 0, temperature, seed).texts
         return texts[0] if single else texts
 
-    def answer(self, text: str, question: str, max_new_tokens: int = 32) -> str:
-        """Answer from the full text (what the latents are measured against)."""
-        prefix = read_text(self.model, [text])
+    def answer_from(self, packets: Sequence[Packet], question: str, **options: Any) -> str:
+        """Answer one question from several packets of context mode, read one behind the other in this order.
+
+        Each stands where its text would stand behind the texts before it, and the question behind them all. What is
+        longer than the receiver's window is squeezed into it. options: those of :meth:`generate`.
+        """
+        return self.generate([list(packets)], [question], **options)[0]
+
+    def answer(self, text: str | list[str], question: str, max_new_tokens: int = 32) -> str:
+        """Answer from the full text (what the latents are measured against), or from several behind one another."""
+        texts = [text] if isinstance(text, str) else text
+        prefix = _read_ids(self.model, [self.model.prompt.contexts_ids(texts)])
         tails = self.model.prompt.question_ids([question])
         return generate(self.model, prefix, tails, max_new_tokens).texts[0]
 
 
-@torch.no_grad()
 def read_text(receiver: Receiver, texts: list[str]) -> Prefix:
     """Head and context as text. A text beyond the receiver's window is refused, never cut silently."""
-    ids = receiver.prompt.context_ids(texts)
+    return _read_ids(receiver, receiver.prompt.context_ids(texts))
+
+
+@torch.no_grad()
+def _read_ids(receiver: Receiver, ids: list[list[int]]) -> Prefix:
     longest = max(map(len, ids))
     if longest + receiver.head().mask_BM.shape[1] >= receiver.geometry.window:
         raise UserError(
@@ -78,4 +101,4 @@ def read_text(receiver: Receiver, texts: list[str]) -> Prefix:
             "send it as a packet (latents have no such limit), or shorten it"
         )
     mask_BT, ids_BT = pad(ids, receiver.prompt.pad_id, receiver.device)
-    return receiver.read(ids_BT, mask_BT, receiver.head_for(len(texts)))
+    return receiver.read(ids_BT, mask_BT, receiver.head_for(len(ids)))

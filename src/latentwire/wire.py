@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -159,14 +159,30 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire", tags=["prompt-co
         mode: str = "context",
         slots: int | None = None,
         seen: list[tuple[Tensor, Tensor]] | None = None,
+        behind: Sequence[Latents] = (),
     ) -> Prefix:
         """What receiver ``name`` has read once it has its head and these latents, each as so many ``slots``.
 
         latents: all that is in a packet; those that are private to other receivers are left out here. seen: receives
-        the slots and their mask, [B, S, E] and [B, S].
+        the slots and their mask, [B, S, E] and [B, S]. behind: the latents of further packets, see :meth:`columns`.
         """
         receiver = self.get_receiver(name)
-        return self.links[name](self.encoder.part(latents, name), receiver, mode, slots, seen)
+        rest = [self.encoder.part(part, name) for part in behind]
+        return self.links[name](self.encoder.part(latents, name), receiver, mode, slots, seen, rest)
+
+    def columns(self, rows: Sequence[Sequence[Packet]]) -> list[Latents]:
+        """Rows of packets that are read one behind the other: the first of each row as a batch, then the second of
+        each. A row that has ended has no latents there."""
+        if not all(rows):
+            raise UserError("a row without packets leaves nothing to read; give at least one for each prompt")
+        found = []
+        for column in range(max(map(len, rows))):
+            latents = self.latents([row[min(column, len(row) - 1)] for row in rows])
+            there_B = torch.tensor([column < len(row) for row in rows], device=self.device)
+            mask_BM = latents.mask_BM & there_B[:, None]
+            z_BMD = latents.z_BMD * mask_BM[..., None]
+            found.append(Latents(z_BMD, mask_BM, latents.source_B * there_B, latents.ratio_B))
+        return found
 
     # -- making, saving, loading ------------------------------------------------------------------------------------
 

@@ -118,3 +118,15 @@ def test_a_text_longer_than_the_window_is_squeezed_into_it(link, receiver):
     prefix = link(latents, receiver)
     assert int(prefix.next_B[0]) < receiver.geometry.window
     assert after(receiver, prefix).isfinite().all()
+
+
+@torch.no_grad()
+def test_packets_behind_one_another_are_read_and_an_absent_one_changes_nothing(link, receiver):
+    link.eval()
+    one, other = some_latents(), some_latents((2, 4, 3), seed=1)
+    alone, both = link(one, receiver), link(one, receiver, behind=[other])
+    assert (both.next_B > alone.next_B).all()
+    absent = Latents(0 * other.z_BMD, other.mask_BM & False, 0 * other.source_B, other.ratio_B)
+    with_absent = link(one, receiver, behind=[absent])
+    assert torch.equal(with_absent.next_B, alone.next_B)
+    torch.testing.assert_close(after(receiver, with_absent), after(receiver, alone), rtol=1e-3, atol=1e-3)
