@@ -56,7 +56,7 @@ def code_bytes(receiver: Receiver, texts: list[str]) -> float:
     order = sorted(range(len(ids)), key=lambda number: len(ids[number]))
     with progress(f"reading with {receiver.name}", len(ids)) as show:
         for start in range(0, len(order), BATCH):
-            batch = [[receiver.prompt.bos_id, *ids[number]] for number in order[start : start + BATCH]]
+            batch = [[int(receiver.prompt.bos_id or 0), *ids[number]] for number in order[start : start + BATCH]]
             mask_BT, ids_BT = pad(batch, receiver.prompt.pad_id, receiver.device)
             logits_BTV = receiver.model(input_ids=ids_BT, attention_mask=mask_BT.long()).logits[:, :-1].float()
             log_BT = logits_BTV.log_softmax(-1).gather(-1, ids_BT[:, 1:, None])[..., 0]
@@ -70,7 +70,7 @@ def measure(wire: Wire, texts: list[str], train: list[str]) -> dict[str, Any]:
     receiver = wire.get_receiver("llama")
     tokens = [len(ids) for ids in receiver.prompt.context_ids(texts)]
     vocabulary = math.log2(receiver.geometry.vocab)
-    rows = [{"what": "UTF-8", "bytes": sum(len(text.encode()) for text in texts) / len(texts)}]
+    rows: list[dict[str, Any]] = [{"what": "UTF-8", "bytes": sum(len(text.encode()) for text in texts) / len(texts)}]
     rows += [{"what": name, "bytes": value} for name, value in zstd_bytes(texts, train).items()]
     rows.append({"what": "token ids, log2(vocabulary) bits each", "bytes": sum(tokens) / len(tokens) * vocabulary / 8})
     rows.append({"what": "arithmetic code under the encoder's LM", "bytes": code_bytes(receiver, texts)})

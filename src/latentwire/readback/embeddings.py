@@ -144,7 +144,7 @@ def take_batch(
 
 def made_places(link: Link, receiver: Receiver, latents: Latents, prefix: Prefix, head: int, slots: int) -> Tensor:
     """Where made positions stand [B, P], in the receiver's count."""
-    places_BS, next_B = link.place(latents, receiver, slots)
+    places_BS, next_B = link.place([latents], receiver, slots)
     P = prefix.mask_BM.shape[1] - head
     if each := ways(link, prefix, head, places_BS.shape[1]):
         groups = [places_BS] * each

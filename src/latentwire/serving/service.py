@@ -256,7 +256,7 @@ class Service:
         if packet is not None:
             with torch.no_grad():
                 latents = self.wire.encoder.part(self.wire.latents([packet]), name)
-                start = int(self.wire.links[name].place(latents, receiver, slots)[1])  # ty: ignore[not-callable]
+                start = int(self.wire.links[name].place([latents], receiver, slots)[1])  # ty: ignore[not-callable]
         return AnswerJob(
             tell=numbered(tell, number), wire=self.wire, receiver=name, packet=packet, context=context, tail=tail,
             most=self.room(name, window - start - len(tail), most or request.max_tokens),

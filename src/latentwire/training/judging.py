@@ -55,7 +55,7 @@ def token_losses(
     return ce_N, right_N, [measure(said) for measure in measures]
 
 
-def judge(
+def judge_targets(
     receiver: Receiver,
     student_h: Tensor,
     ids_BRT: Tensor,

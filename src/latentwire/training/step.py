@@ -22,7 +22,7 @@ from latentwire.objectives.gate import Gates
 from latentwire.receivers import Receiver
 from latentwire.receivers.rows import row_states
 from latentwire.training.batches import Batch
-from latentwire.training.judging import first_tokens, judge, rows_of, token_losses, watched
+from latentwire.training.judging import first_tokens, judge_targets, rows_of, token_losses, watched
 from latentwire.training.mixing import with_own_tokens, with_text
 from latentwire.training.sending import among, sent, sent_losses
 from latentwire.training.work import Work, widen
@@ -192,7 +192,7 @@ class Step(nn.Module):
         weight_BRT = read["weight"][..., 1:]
         by_logits = {key: judge for key, judge in judges.items() if not judge.layers(receiver)}
         told = teacher if any(judge.taught for judge in by_logits.values()) else None
-        ce_BRT, right_BRT, judged = judge(
+        ce_BRT, right_BRT, judged = judge_targets(
             receiver, student_h, ids_BRT, weight_BRT, told, by_logits, self.fast_losses if self.fixed else None
         )
         for key, judge in judges.items():
