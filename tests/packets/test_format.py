@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+import tracemalloc
 import warnings
 import zlib
 from pathlib import Path
@@ -109,3 +110,15 @@ def test_a_scale_that_is_no_number_is_refused_without_a_warning(bits):
         with warnings.catch_warnings(), pytest.raises(UserError, match="infinite or not a number"):
             warnings.simplefilter("error")
             Packet.from_bytes(bytes(whole))
+
+
+@pytest.mark.parametrize("bits", BITS.values())
+@pytest.mark.parametrize("m", [1, 2000])
+def test_reading_takes_no_more_memory_than_the_page_says(bits, m):
+    data = Packet(torch.randn(m, 256), 9, 4, "context", MAKER).to_bytes(bits)
+    Packet.from_bytes(data)
+    tracemalloc.start()
+    Packet.from_bytes(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak <= 32 * len(data) + (64 << 10)
