@@ -155,6 +155,36 @@ class Prefix:
         blocks = tuple(block.each(lambda x: x[index_N]) for block in self.blocks)
         return Prefix(kv, self.mask_BM[index_N], self.next_B[index_N], blocks, self.lora)
 
+    @staticmethod
+    def stacked(parts: list[Prefix]) -> Prefix:
+        """Prefixes of one receiver, made alike, as one batch: rows one below the other, shorter ones padded behind."""
+        import torch
+        from torch.nn.functional import pad
+
+        def joined(xs: list[Tensor], dim: int) -> Tensor:
+            most = max(x.shape[dim] for x in xs)
+            # pad counts dimensions from the last one
+            return torch.cat([pad(x, (0, 0) * (x.ndim - 1 - dim) + (0, most - x.shape[dim])) for x in xs])
+
+        first = parts[0]
+        if len(parts) == 1:
+            return first
+        kv = [
+            (joined([part.kv[layer][0] for part in parts], 2), joined([part.kv[layer][1] for part in parts], 2))
+            for layer in range(len(first.kv))
+        ]
+        blocks = tuple(
+            replace(
+                block,
+                k_BHMK=joined([part.blocks[number].k_BHMK for part in parts], 2),
+                v_BHMK=joined([part.blocks[number].v_BHMK for part in parts], 2),
+                mask_BM=joined([part.blocks[number].mask_BM for part in parts], 1),
+            )
+            for number, block in enumerate(first.blocks)
+        )
+        mask_BM = joined([part.mask_BM for part in parts], 1)
+        return Prefix(kv, mask_BM, torch.cat([part.next_B for part in parts]), blocks, first.lora)
+
 
 @dataclass(frozen=True)
 class Generated:

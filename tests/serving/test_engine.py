@@ -5,17 +5,26 @@ from __future__ import annotations
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import openai
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
+from contracts.matrix import INJECTIONS, config
+from latentwire.encoders.lm import LMEncoderConfig
+from latentwire.injections import InjectionConfig
+from latentwire.link import LinkConfig
 from latentwire.serving import answering
 from latentwire.serving.engine import Engine, Job
 from latentwire.serving.errors import ApiError
 from latentwire.serving.limits import Limits
 from latentwire.serving.metrics import Metrics
-from serving.conftest import QUESTION, asked, running, until
+from latentwire.wire import Wire, WireConfig
+from serving.conftest import QUESTION, TEXT, asked, running, until
 
 
 class Sum(Job):
@@ -185,3 +194,43 @@ def test_the_end_of_a_server_waits_for_what_it_accepted(tiny_wire, packets, gate
             until(lambda: server.service.engine.depth == 4)
             threading.Timer(0.5, gate.open).start()
         assert [each.result(60).status_code for each in asking] == [200] * 6
+
+
+@pytest.mark.parametrize("injection", [name for name in INJECTIONS if name in InjectionConfig.known()])
+def test_contexts_of_any_length_share_a_batch(tiny_readers, injection):
+    """Whatever injects: rows of other lengths, kinds of reading and sampling change nothing in a row."""
+    torch.manual_seed(0)
+    links = {
+        "llama": LinkConfig(
+            receiver=str(tiny_readers["llama"]), injection=config(InjectionConfig, injection, tiny_readers)
+        )
+    }
+    encoder = LMEncoderConfig(d_z=16, ratios=(4,), window=64, init=str(tiny_readers["llama"]))
+    wire = Wire.create(WireConfig(encoder, links), [TEXT, TEXT[:40]]).eval()
+    packets = wire.encode([TEXT[: 8 * length] for length in (9, 1, 3, 9, 2)], 4)
+    receiver = wire.get_receiver("llama")
+    questions = [f"Who is number {number}?" for number in range(len(packets))]
+    said: dict[int, Any] = {}
+    jobs = [
+        answering.AnswerJob(
+            tell=lambda event, number=number: said.update({number: event}), wire=wire, receiver="llama", packet=packet,
+            tail=receiver.prompt.question_ids([question])[0], most=6 + number, temperature=number % 2, seed=number,
+        )
+        for number, (packet, question) in enumerate(zip(packets, questions, strict=True))
+    ]  # fmt: skip
+    answering.AnswerJob.run(jobs, Metrics())
+    for number, (packet, question) in enumerate(zip(packets, questions, strict=True)):
+        wanted = wire.receiver("llama").generate(packet, question, 6 + number, number % 2, number)
+        assert said[number].text == wanted, number
+        held: Any = wire.links["llama"].injection
+        assert said[number].context == int(held.kv_positions(torch.tensor(len(packet.z_MD))))
+    assert len(answering.alike(sorted(job.size for job in jobs))) > 1
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=40))
+def test_what_is_read_together_is_hardly_padded(sizes):
+    sizes = sorted(sizes)
+    runs = answering.alike(sizes)
+    assert [place for start, end in runs for place in range(start, end)] == list(range(len(sizes)))
+    for start, end in runs:
+        assert end - start == 1 or (end - start) * sizes[end - 1] <= answering.PADDED * sum(sizes[start:end])

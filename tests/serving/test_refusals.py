@@ -50,6 +50,19 @@ def test_bad_base64(server, data):
     assert error["code"] == "bad_base64" and error["param"] == "messages.0.content.0.latent.data"
 
 
+@pytest.mark.parametrize(
+    ("latent", "param"),
+    [
+        ({}, "messages.0.content.0.latent.data"),
+        ({"data": 5}, "messages.0.content.0.latent.data"),
+        ({"data": "", "kind": "a"}, "messages.0.content.0.latent.kind"),
+        ("AA==", "messages.0.content.0.latent"),
+    ],
+)
+def test_the_field_that_is_wrong_is_named(server, latent, param):
+    assert server.error(CHAT, about(latent))["param"] == param
+
+
 @pytest.mark.parametrize("data", [b"", b"LW1", b"no packet at all, but long enough to be one", b"\x80\x04N."])
 def test_bytes_that_are_no_packet(server, data):
     assert server.error(CHAT, sent(data))["code"] == "invalid_packet"

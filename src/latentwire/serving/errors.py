@@ -46,8 +46,12 @@ def of_validation(errors: list[Any]) -> ApiError:
     worst = max(errors, key=lambda error: len(error["loc"]))
     if worst["type"] == "json_invalid":
         return invalid(f"the body is not JSON: {worst.get('ctx', {}).get('error', 'cannot be read')}", code="bad_json")
-    # names of union branches are no fields
-    places = [str(part) for part in worst["loc"] if part != "body" and not str(part).startswith(("list[", "function"))]
-    param = ".".join(place for place in places if place not in ("str", "text-part", "latent-part")) or None
+    places: list[str] = []
+    for before, part in zip((None, *worst["loc"]), worst["loc"], strict=False):
+        # branches of unions are no fields: the kind of a value, and the kind of a part in a list of them
+        kind = isinstance(part, str) and (part == "str" or "[" in part)
+        if part != "body" and not kind and not (isinstance(before, int) and part in ("text", "latent")):
+            places.append(str(part))
+    param = ".".join(places) or None
     message = worst["msg"].removeprefix("Value error, ")
     return invalid(f"{param}: {message}" if param else message, param)
