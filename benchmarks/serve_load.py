@@ -30,6 +30,9 @@ from latentwire.data.progress import progress
 from latentwire.data.rows import read_examples
 from latentwire.data.squad import shipped_valid
 
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS, PAGE = ROOT / "benchmarks" / "results" / "serve-load-cpu.json", ROOT / "docs" / "serving.md"
+BEGIN, END = "<!-- load:begin -->\n", "<!-- load:end -->"
 ROUNDS = 2
 """Turns of each server: a machine that others use too is not the same all the time."""
 
@@ -164,6 +167,7 @@ def measure(
     threads: int,
 ) -> dict[str, Any]:
     """Both servers under the same load, in turns."""
+    busy = round(os.getloadavg()[0], 1)
     torch.set_num_threads(threads)
     opened = Wire.from_pretrained(wire)
     pool = []
@@ -188,6 +192,7 @@ def measure(
         "device": "cuda" if torch.cuda.is_available() else "cpu",
         "cores": os.cpu_count(),
         "threads": threads,
+        "busy": busy,
         "versions": {"latentwire": __version__, "torch": torch.__version__},
         "wire": fingerprint,
         "receivers": receivers,
@@ -199,6 +204,36 @@ def measure(
         "rows": rows,
         "batched_against_one_by_one": round(rows[0]["tokens_per_second"] / max(rows[1]["tokens_per_second"], 1e-9), 2),
     }
+
+
+def table(facts: dict[str, Any]) -> str:
+    """The figures as they stand in docs/serving.md."""
+    names = (
+        "max_batch",
+        "mean_batch",
+        "answers",
+        "lost",
+        "mixed_up",
+        "p50_seconds",
+        "p99_seconds",
+        "tokens_per_second",
+    )
+    heads = ("batch up to", "mean batch", "answers", "lost", "mixed up", "p50 s", "p99 s", "tokens/s")
+    lines = ["| " + " | ".join(heads) + " |", "|" + " ---: |" * len(heads)]
+    lines += ["| " + " | ".join(f"{row[name]:,}" for name in names) + " |" for row in facts["rows"]]
+    threads = f"{facts['threads']} thread{'s' if facts['threads'] > 1 else ''}"
+    return "\n".join(lines) + (
+        f"\n\nWith batches {facts['batched_against_one_by_one']} times as many tokens per second: {facts['clients']} "
+        f"clients, {facts['questions']} questions to {' and '.join(f'`{name}`' for name in facts['receivers'])} at "
+        f"{facts['ratio']}×, {threads} for each server on a {facts['device'].upper()} of {facts['cores']} cores that "
+        f"clients and, with a load average of {facts['busy']} before it began, others used too; encoder `{facts['wire']}`.\n"
+    )
+
+
+def fill(page: str, facts: dict[str, Any]) -> str:
+    """The page with the table made anew."""
+    before, _, rest = page.partition(BEGIN)
+    return before + BEGIN + table(facts) + END + rest.partition(END)[2]
 
 
 def main() -> None:
@@ -214,7 +249,12 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64, help="of the server that batches")
     parser.add_argument("--threads", type=int, default=1, help="of each server; clients need a core too")
     parser.add_argument("--out", type=Path, help="file for the figures (JSON)")
+    parser.add_argument("--fill", action="store_true", help="put the table of the results file into docs/serving.md")
     given = parser.parse_args()
+    if given.fill:
+        facts = json.loads(RESULTS.read_text(encoding="utf-8"))
+        PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), facts), encoding="utf-8")
+        return
     facts = measure(
         given.wire, given.receivers, given.clients, given.seconds, given.questions, given.ratio, given.max_tokens,
         given.batch, given.threads,
