@@ -52,10 +52,9 @@ def _draws(config: TrainConfig, draws: list[Draw], where: str) -> None:
         raise UserError(f"{where} names codes that the wire does not have; set wire.codes, for example {{stages: 16}}")
     if any(draw.documents < 1 or (draw.documents > 1 and draw.mode == "prompt") for draw in draws):
         raise UserError(f"{where}: documents is a number from 1, and packets of prompt mode stand alone")
-    if any(draw.documents > config.passages for draw in draws):
-        raise UserError(
-            f"{where}: a step of {config.passages} passages has no {max(d.documents for d in draws)} documents"
-        )
+    most = max((draw.documents for draw in draws), default=1)
+    if most > config.passages:
+        raise UserError(f"{where}: {most} documents need as many passages in a step, and there are {config.passages}")
     if draws and not all(draw.share > 0 for draw in draws):
         raise UserError("the share of a draw is a number above 0")
 
