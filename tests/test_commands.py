@@ -303,3 +303,15 @@ def test_eval_names_an_empty_context(wires, rows, capsys):
 def test_eval_refuses_what_there_is_not(wires, rows, tmp_path, capsys, option, value):
     argv = ["eval", wires["one"], "--data", str(rows), "--out", str(tmp_path / "out"), option, value]
     assert value in refused(capsys, argv)
+
+
+def test_encode_says_what_will_be_lost(tmp_path, capsys):
+    text = "The expedition of 1911 was led by Roald Amundsen, who reached the South Pole with four companions and dogs."
+    (tmp_path / "text.txt").write_text(text)
+    command = ["encode", "sandbox", str(tmp_path / "text.txt"), "-o", str(tmp_path / "p.lw"), "--ratio", "4"]
+    assert cli.main([*command, "--least", "0.05"]) == 0
+    said = capsys.readouterr()
+    assert "llama reads back " in said.out and "gpt2 reads back " in said.out and "warning" not in said.err
+    assert cli.main([*command, "--least", "0.999"]) == 1
+    assert "send this text as text" in capsys.readouterr().err and (tmp_path / "p.lw").is_file()
+    assert cli.main([*command, "--question", "Who?", "--least", "0.5"]) == 2

@@ -52,6 +52,14 @@ def encode(
         bool, typer.Option("--questions", help="With .jsonl: encode each row's question behind its text.")
     ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="With .jsonl: texts encoded at a time.")] = 64,
+    least: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Let each receiver read the text back; exit code 1 where one finds a smaller share of its tokens.",
+        ),
+    ] = 0.0,
 ) -> None:
     """Encode a text file into a packet that every receiver of the wire can read, or many texts into a store.
 
@@ -63,6 +71,8 @@ def encode(
         raise UserError("give --output for one packet, or --store for a folder of packets")
     from latentwire.data.texts import is_jsonl
 
+    if least and (output is None or question is not None):
+        raise UserError("--least is for one packet of a text without its question, with --output")
     rows = store is not None and is_jsonl(file)
     if questions and not rows:
         raise UserError("--questions is for rows of a .jsonl file with --store; one question is given with --question")
@@ -83,6 +93,24 @@ def encode(
         f"{output}: {len(packet.z_MD)} latents for {packet.source_tokens} tokens, "
         f"{size} bytes for {len(text.encode())} bytes of text"
     )
+    if least:
+        _tell_what_is_lost(opened, output, text, least)
+
+
+def _tell_what_is_lost(wire: Wire, path: Path, text: str, least: float) -> None:
+    """What each receiver reads back from the packet as it was written. Exit code 1: one is below ``least``."""
+    from latentwire.readback import retell
+
+    packet, low = open_packet(path), []
+    for name in wire.receivers:
+        told = retell(wire, name, [packet], [text])[0]
+        typer.echo(f"{name} reads back {told.right:.0%} of {told.tokens} tokens")
+        low += [name] if told.right < least else []
+    if low:
+        typer.echo(
+            f"warning: {' and '.join(low)} below {least:.0%}; send this text as text, or at a lower ratio", err=True
+        )
+        raise typer.Exit(1)
 
 
 def _encode_into(wire: Wire, file: Path, text: str, where: Path, ratio: int, bits: int, question: str | None) -> None:
