@@ -226,7 +226,8 @@ def table(facts: dict[str, Any]) -> str:
         f"\n\nWith batches {facts['batched_against_one_by_one']} times as many tokens per second: {facts['clients']} "
         f"clients, {facts['questions']} questions to {' and '.join(f'`{name}`' for name in facts['receivers'])} at "
         f"{facts['ratio']}×, {threads} for each server on a {facts['device'].upper()} of {facts['cores']} cores that "
-        f"clients and, with a load average of {facts['busy']} before it began, others used too; encoder `{facts['wire']}`.\n"
+        f"clients and, with a load average of {facts['busy']} before it began, others used too; encoder "
+        f"`{facts['wire']}`.\n"
     )
 
 

@@ -23,8 +23,9 @@ from latentwire.serving.engine import Job, as_api_error
 from latentwire.serving.errors import ApiError, invalid, of_validation
 from latentwire.serving.guard import Guard, refuse
 from latentwire.serving.inbox import Gone, Inbox
+from latentwire.serving.prompts import chat_jobs, completion_jobs, prompts_of
 from latentwire.serving.schema import ChatRequest, CompletionRequest, LatentsRequest, PromptEmbedsRequest, Sampling
-from latentwire.serving.service import Service, Tell, prompts_of
+from latentwire.serving.service import Service, Tell
 from latentwire.serving.stream import Stream
 
 HERE = Path(__file__).parent
@@ -97,14 +98,14 @@ def build(service: Service, keys: Sequence[str] = ()) -> ASGIApp:
     @app.post("/v1/chat/completions")
     async def chat(asked: ChatRequest, request: Request) -> Response:
         """One question, about latents, a text, or nothing."""
-        jobs, inbox = await desk.take(1, "messages", lambda tell: service.chat_jobs(asked, tell))
+        jobs, inbox = await desk.take(1, "messages", lambda tell: chat_jobs(service, asked, tell))
         return await respond(asked, request, jobs, inbox, shapes.ChatShape(asked.model))
 
     @app.post("/v1/completions")
     async def completions(asked: CompletionRequest, request: Request) -> Response:
         """One or several questions, each about latents or nothing."""
         count = len(prompts_of(asked))
-        jobs, inbox = await desk.take(count, "prompt", lambda tell: service.completion_jobs(asked, tell))
+        jobs, inbox = await desk.take(count, "prompt", lambda tell: completion_jobs(service, asked, tell))
         return await respond(asked, request, jobs, inbox, shapes.TextShape(asked.model))
 
     async def refused(request: Request, error: Exception) -> Response:
