@@ -87,7 +87,7 @@ def measure(wire: Wire, examples: list[Example], given: argparse.Namespace) -> d
             for condition, ratio, of in sides:
                 got = asked.scores(of, packets[ratio] if ratio else None, given.slots)
                 low, high = bootstrap_ci(got, seed=given.seed)
-                row = {"receiver": name, "condition": condition, "ratio": ratio, "n": len(got)}
+                row: dict[str, Any] = {"receiver": name, "condition": condition, "ratio": ratio, "n": len(got)}
                 row |= {"f1": round(sum(got) / len(got), 4), "f1_ci": [round(low, 4), round(high, 4)]}
                 rows.append(row | {"kept": kept(rows, row)})
                 show(len(rows), f"{name}, {condition}, F1 {row['f1']:.3f}")
