@@ -27,6 +27,7 @@ from latentwire.data.squad import load_split, shipped_valid
 from latentwire.environment import environment
 from latentwire.packets.packet import HEADER_BYTES
 from latentwire.receivers import Receiver
+from latentwire.receivers.attention import own_causal
 from latentwire.receivers.receiver import pad
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,8 +59,9 @@ def code_bytes(receiver: Receiver, texts: list[str]) -> float:
         for start in range(0, len(order), BATCH):
             batch = [[int(receiver.prompt.bos_id or 0), *ids[number]] for number in order[start : start + BATCH]]
             mask_BT, ids_BT = pad(batch, receiver.prompt.pad_id, receiver.device)
-            logits_BTV = receiver.model(input_ids=ids_BT, attention_mask=mask_BT.long()).logits[:, :-1].float()
-            log_BT = logits_BTV.log_softmax(-1).gather(-1, ids_BT[:, 1:, None])[..., 0]
+            positions_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device).expand_as(ids_BT)
+            h_BTE = receiver.states(ids_BT, positions_BT=positions_BT, own_BTT=own_causal(mask_BT))
+            log_BT = receiver.logits(h_BTE[:, :-1]).log_softmax(-1).gather(-1, ids_BT[:, 1:, None])[..., 0]
             bits -= float((log_BT * mask_BT[:, 1:]).sum()) / math.log(2)
             show(min(start + BATCH, len(order)), f"of {len(order)} texts")
     return bits / 8 / len(texts)
