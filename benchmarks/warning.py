@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from latentwire.data.files import lines_of
 from latentwire.data.rows import read_examples
@@ -67,7 +68,8 @@ def judged(signal_N: np.ndarray, scores: dict[str, np.ndarray], first_N: np.ndar
             means = {name: float(scores[name][mine].mean()) if mine.any() else 0.0 for name in scores}
             kept = retention(means["latents"], means["none"], means["text"])
             row[half] = {"n": int(mine.sum()), "retention": None if kept is None else round(kept, 4)}
-        row["signal"] = round(float(signal_N[bin_N == number].mean()), 4)
+        mine = signal_N[bin_N == number]
+        row["signal"] = round(float(mine.mean()), 4) if len(mine) else None
         fifths.append(row)
     answered = scores["text"] >= 0.5
     lost_N = scores["latents"] < 0.5
@@ -91,7 +93,8 @@ def measure(directory: Path, wire_name: str, examples: list[Example], receivers:
 
     scores, results = scores_of(directory), json.loads((directory / "results.json").read_text(encoding="utf-8"))
     latents = [key for key in scores if key[1] == "latents" and (receivers is None or key[0] in receivers)]
-    wire = Wire.from_pretrained(wire_name, receivers=list(dict.fromkeys(key[0] for key in latents)))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    wire = Wire.from_pretrained(wire_name, receivers=list(dict.fromkeys(key[0] for key in latents)), device=device)
     if wire.fingerprint.hex() != results["wire"]["encoder"]:
         raise SystemExit(f"error: {directory} is of encoder {results['wire']['encoder']}, not {wire.fingerprint.hex()}")
     examples = [e for e in examples if e.id in scores[latents[0]]]
@@ -134,9 +137,11 @@ def table(found: dict[str, Any]) -> str:
     return f"{body}\n\n{found['n']:,} questions of {found['passages']:,} passages, encoder `{found['encoder']}`.\n"
 
 
-def fill(page: str, found: dict[str, Any]) -> str:
-    """The page with its table made anew."""
-    return BLOCK.sub(lambda match: match[1] + table(found) + match[2], page)
+def fill(page: str) -> str:
+    """The page with its table made anew; without a file it says so."""
+    found = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else None
+    text = "Not measured yet.\n" if found is None else table(found)
+    return BLOCK.sub(lambda match: match[1] + text + match[2], page)
 
 
 def main() -> None:
@@ -152,8 +157,7 @@ def main() -> None:
             parser.error("give the folder of an evaluation, or --table")
         found = measure(given.directory, given.wire, read_examples(shipped_valid()), given.receivers)
         RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    found = json.loads(RESULTS.read_text(encoding="utf-8"))
-    PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), found), encoding="utf-8")
+    PAGE.write_text(fill(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":
