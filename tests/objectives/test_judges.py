@@ -130,7 +130,7 @@ def test_a_student_that_has_read_the_text_is_where_its_teacher_is(wire, family, 
     work = work_of(step, "questions", family)
     receiver = wire.get_receiver(family)
 
-    def text(*_):
+    def text(*_, **__):
         there = torch.arange(work.read[family]["context"].shape[1]) < work.read[family]["count"][:, None]
         return receiver.read(work.read[family]["context"], there, receiver.head_for(len(there)))
 

@@ -117,9 +117,9 @@ def test_a_run_of_one_receiver_a_step_trains_them_in_turn(tiny_config, tmp_path)
 
 def test_the_stages_in_the_documentation_are_a_config():
     root = Path(__file__).resolve().parents[2]
-    shown = re.search(r"```yaml\n(.*?)```", (root / "docs" / "training.md").read_text(), re.DOTALL)
-    assert shown
-    tree = read_yaml(root / "configs" / "sandbox" / "wire.yaml") | yaml.safe_load(shown[1])
+    blocks = re.findall(r"```yaml\n(.*?)```", (root / "docs" / "training.md").read_text(), re.DOTALL)
+    (shown,) = [block for block in blocks if block.startswith("stages:")]
+    tree = read_yaml(root / "configs" / "sandbox" / "wire.yaml") | yaml.safe_load(shown)
     config = decode(TrainConfig, tree)
     check(config)
     assert [stage.name for stage in config.stages] == ["A", "B", "C"]
