@@ -10,7 +10,7 @@
 
 PYTHON ?= python3
 PIP_ARGS ?=
-WORKERS ?= 2
+WORKERS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 

@@ -38,9 +38,9 @@ def kill_after_a_checkpoint(argv: list[str], out: Path) -> None:
     assert process.returncode == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(tiny_config, tmp_path, optimizer):
-    more = ("steps=14", f"optimizer={optimizer}")
+def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(tiny_config, tmp_path):
+    # with Muon for the matrices, AdamW has all the rest: both keep moments
+    more = ("steps=14", "optimizer=muon")
     whole = train(tiny_config, more, out=tmp_path / "whole")
     broken = tmp_path / "broken"
     kill_after_a_checkpoint(command(tiny_config, broken, *more), broken)
