@@ -10,7 +10,7 @@
 
 PYTHON ?= python3
 PIP_ARGS ?=
-WORKERS ?= 3
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 

@@ -38,6 +38,10 @@ def run(path, corpus, tiny_readers, out: Path, *more: str) -> Path:
         small += [f"wire.encoder.{key}=1" for key in ("layers", "lexicon_layers") if key in tree["encoder"]]
     elif "encoder" in tree:  # one that reads bytes: a shorter text serves
         small += ["wire.encoder.window=256", "corpus.longest=256", "wire.encoder.layers=1"]
+    # narrow: at full width most of a step's time is Muon's products of matrices
+    small += ["wire.encoder.d_z=32"] if "d_z" in tree.get("encoder", {}) else []
+    links = tree.get("links", {}).items()
+    small += [f"wire.links.{name}.injection.width=32" for name, link in links if "width" in link.get("injection", {})]
     # their tokenizers cut a text into about three times as many tokens
     stretch = 3.2 * whole["corpus"].get("stretch", 1.25)
     small += ["corpus.asked=96", f"corpus.stretch={stretch}", "corpus.shortest=16"]
