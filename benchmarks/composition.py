@@ -1,8 +1,9 @@
 """One question, three documents: ``python benchmarks/composition.py [--wire WIRE] [--n 500] [--out FILE]``.
 
 Each question is asked with its own document among two of other articles, at each place in turn: from three packets
-behind one another, from the three texts behind one another, from its own packet and its own text alone, and from
-nothing. ``kept``: what the gain over nothing is with three, as a share of the gain with the right one alone.
+behind one another, from the three texts behind one another, from its own packet and its own text alone, from three
+packets of other articles, and from nothing. ``kept``: what the gain over nothing is with three, as a share of the gain
+with the right one alone.
 """
 
 from __future__ import annotations
@@ -31,12 +32,25 @@ DOCUMENTS = 3
 def neighbours(examples: list[Example], seed: int) -> list[list[str]]:
     """The documents of each question, its own at place ``number % DOCUMENTS``, the others of other articles."""
     rng, found = random.Random(seed), []
+    of = {example.context: article(example.id) for example in examples}
     for number, example in enumerate(examples):
-        others = [e.context for e in rng.sample(examples, 12) if article(e.id) != article(example.id)]
-        row = list(dict.fromkeys(others))[: DOCUMENTS - 1]
+        others = [text for text, title in of.items() if title != article(example.id)]
+        if len(others) < DOCUMENTS - 1:
+            raise SystemExit(f"error: {DOCUMENTS} documents of different articles are needed; ask more questions (--n)")
+        row = rng.sample(others, DOCUMENTS - 1)
         row.insert(number % DOCUMENTS, example.context)
         found.append(row)
     return found
+
+
+def strangers(examples: list[Example], seed: int) -> list[list[str]]:
+    """For each question as many documents of other articles."""
+    rng, of = random.Random(seed + 1), {example.context: article(example.id) for example in examples}
+    return [
+        rng.sample(others, min(DOCUMENTS, len(others)))
+        for example in examples
+        for others in [[text for text, title in of.items() if title != article(example.id)]]
+    ]
 
 
 class Asked:
@@ -72,18 +86,23 @@ def measure(wire: Wire, examples: list[Example], given: argparse.Namespace) -> d
     documents = neighbours(examples, given.seed)
     texts = sorted({text for row in documents for text in row}, key=len)
     own, none = [[e.context] for e in examples], [[] for _ in examples]
+    wrong = strangers(examples, given.seed)
     rows: list[dict[str, Any]] = []
     packets = {
         ratio: dict(zip(texts, wire.encode(texts, ratio=ratio), strict=True)) for ratio in given.ratios
     }  # fmt: skip
-    with progress("asking", len(wire.receivers) * (3 + 2 * len(given.ratios))) as show:
+    with progress("asking", len(wire.receivers) * (3 + 3 * len(given.ratios))) as show:
         for name in wire.receivers:
             asked = Asked(wire, name, examples, documents, given.batch)
             sides: list[tuple[str, int | None, list[list[str]]]] = [
                 ("none", None, none), ("text", None, own), (f"text of {DOCUMENTS}", None, documents)
             ]  # fmt: skip
             for ratio in given.ratios:
-                sides += [("latents", ratio, own), (f"latents of {DOCUMENTS}", ratio, documents)]
+                sides += [
+                    ("latents", ratio, own),
+                    (f"latents of {DOCUMENTS}", ratio, documents),
+                    ("wrong", ratio, wrong),
+                ]
             for condition, ratio, of in sides:
                 got = asked.scores(of, packets[ratio] if ratio else None, given.slots)
                 low, high = bootstrap_ci(got, seed=given.seed)

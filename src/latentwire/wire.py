@@ -134,16 +134,23 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire", tags=["prompt-co
             for z, mask, source, per in zip(z_BMD, latents.mask_BM, latents.source_B, latents.ratio_B, strict=True)
         ]
 
+    def check(self, packet: Packet) -> None:
+        """UserError unless the packet is one of this wire's: of its encoder, and where it has codes, of its books."""
+        made_by = self.books.fingerprint(self.fingerprint) if packet.coded else self.fingerprint
+        if packet.encoder != made_by:
+            raise UserError(
+                f"packet was made by encoder {packet.encoder.hex()}, this wire's is {made_by.hex()}; "
+                "encode the text again with this wire"
+            )
+        values = self.books.stages(packet.z_MD.shape[1]) if packet.coded else self.settings.encoder.d_z
+        if packet.z_MD.shape[1] != values:
+            raise UserError(f"a latent of this packet has {packet.z_MD.shape[1]} values, of this wire {values}")
+
     def latents(self, packets: list[Packet]) -> Latents:
         """Packets back as one batch of latents on the wire's device."""
         device, values = self.device, []
         for packet in packets:
-            made_by = self.books.fingerprint(self.fingerprint) if packet.coded else self.fingerprint
-            if packet.encoder != made_by:
-                raise UserError(
-                    f"packet was made by encoder {packet.encoder.hex()}, this wire's is {made_by.hex()}; "
-                    "encode the text again with this wire"
-                )
+            self.check(packet)
             z_MD = packet.z_MD.to(device)
             values.append(self.books.vectors(z_MD.to(torch.uint8)) if packet.coded else z_MD.float())
         z_BMD = nn.utils.rnn.pad_sequence(values, batch_first=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,6 +12,9 @@ from latentwire.errors import UserError
 from latentwire.evaluation.runner import evaluate
 from latentwire.packets import Packet
 from latentwire.saved import settings_of
+from latentwire.serving.errors import ApiError
+from latentwire.serving.schema import LatentData
+from latentwire.serving.service import Service
 from latentwire.training.run import train
 from latentwire.types import Example
 from latentwire.wire import Wire
@@ -79,3 +85,18 @@ def test_codes_that_no_wire_has_are_refused(tiny_config, tiny_wire, tmp_path):
         train(tiny_config, [DRAWS], out=tmp_path / "run")
     with pytest.raises(UserError, match="this wire has no codes"):
         tiny_wire.encode(TEXTS, ratio=4, codes=1)
+
+
+def test_a_server_takes_packets_of_codes_and_no_forged_ones(wire):
+    service = Service(wire, ["llama"])
+
+    def sent(packet: Packet) -> Packet:
+        return service.packet(LatentData(data=base64.b64encode(packet.to_bytes()).decode()), "latents")
+
+    packet = wire.encode(TEXTS, ratio=4, codes=2)[0]
+    assert sent(packet).coded
+    with pytest.raises(ApiError, match="made by encoder"):
+        sent(replace(packet, encoder=wire.fingerprint))
+    with pytest.raises(ApiError, match="1 to 3 codes"):
+        sent(replace(packet, z_MD=torch.zeros(5, 9)))
+    assert "norm" not in packet.describe()

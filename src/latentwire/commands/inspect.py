@@ -81,7 +81,7 @@ def _read(wire: Wire, name: str, packet: Packet, source: str | None, slots: int 
     except UserError as error:
         return {**found, "latents": [], "note": str(error)}
     pieces = _pieces(wire, name, source, len(near))
-    norm_M = packet.z_MD.norm(dim=-1).tolist()
+    norm_M = wire.latents([packet]).z_BMD[0].norm(dim=-1).tolist()
     found["latents"] = [
         {
             "latent": each.latent,

@@ -167,6 +167,7 @@ class Packet:
         """What a person wants to know of a packet; of one not packed yet, what it would be at 16 bits."""
         m, d = self.z_MD.shape
         norm_M = self.z_MD.norm(dim=-1)
+        norms = {"norm": {"min": float(norm_M.min()), "mean": float(norm_M.mean()), "max": float(norm_M.max())}}
         codec = self.codec(self.bits or 16)
         return {
             "version": VERSION,
@@ -180,8 +181,7 @@ class Packet:
             "bytes": self.size(codec.bits),
             "header_bytes": HEADER_BYTES,
             "encoder": self.encoder.hex(),
-            "norm": {"min": float(norm_M.min()), "mean": float(norm_M.mean()), "max": float(norm_M.max())},
-        }
+        } | ({} if self.coded else norms)  # the numbers of vectors have no length
 
 
 def _header(head: bytes | memoryview) -> tuple[int, int, int, int, int, int, bytes, int]:

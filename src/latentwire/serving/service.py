@@ -89,16 +89,12 @@ class Service:
                 f"{param}.format",
             )
         try:
-            packet = Packet.from_bytes(data, encoder=self.wire.fingerprint)
+            packet = Packet.from_bytes(data)
+            self.wire.check(packet)
             self.wire.encoder.check_ratio(packet.ratio)
         except UserError as error:
             raise invalid(str(error), f"{param}.data", "invalid_packet") from None
-        m, d = packet.z_MD.shape
-        if d != self.wire.settings.encoder.d_z:
-            raise invalid(
-                f"a latent of this packet has {d} values, of this wire {self.wire.settings.encoder.d_z}",
-                f"{param}.data", "invalid_packet",
-            )  # fmt: skip
+        m = len(packet.z_MD)
         if m > self.limits.latents:
             raise invalid(
                 f"the packet has {m} latents, more than the {self.limits.latents} that this server takes",

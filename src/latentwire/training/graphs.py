@@ -25,7 +25,6 @@ from torch import Tensor, nn
 
 from latentwire.training.step import Step
 from latentwire.training.work import Work
-from latentwire.types import MODES
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +44,7 @@ class Recording:
 
 
 class Graphs:
-    """``run(work, ratio, slots, mode, codes, documents)`` leaves the gradients in the parameters, like a backward
-    pass, and returns loss and parts.
+    """``run(work, ratio, …)`` leaves the gradients in the parameters, like a backward pass; returns loss and parts.
 
     What it returns is overwritten by the next step of its kind. warm: ordinary steps before a kind is recorded (they
     compile what there is to compile). record: makes a recording of a function; tests give one that needs no GPU.
@@ -67,17 +65,8 @@ class Graphs:
         self.held: dict[Any, Recording] = {}
         self.ordinary: set[Any] = set()
 
-    def run(
-        self,
-        work: Work,
-        ratio: int,
-        slots: int | None = None,
-        mode: str = MODES[0],
-        codes: int | None = None,
-        documents: int = 1,
-    ) -> Parts:
-        """One forward and backward."""
-        draw = ratio, slots, mode, codes, documents
+    def run(self, work: Work, *draw: Any) -> Parts:
+        """One forward and backward. draw: what :meth:`Step.losses` is told besides, at least the ratio."""
         given = list(tensors(work))
         named = tuple((name, *read) for name, read in work.read.items())  # who reads, and whether the step mixes
         key = *draw, work.pieces, work.active, named, tuple((t.shape, t.dtype) for t in given)
