@@ -16,7 +16,7 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from latentwire.experiments import processes
@@ -70,6 +70,12 @@ def jobs(given: argparse.Namespace) -> dict[str, list[Job]]:
     todo: dict[str, list[Job]] = {}
     for name in given.only or SHEETS:
         sheet = SHEETS[name]
+        sheet = replace(
+            sheet,
+            conditions=tuple(c for c in sheet.conditions if not given.conditions or c in given.conditions),
+            ratios=tuple(r for r in sheet.ratios if not given.ratios or r in given.ratios),
+            bits=given.bits or sheet.bits,
+        )
         if sheet.nq and not given.nq:
             continue
         questions = given.nq if sheet.nq else ""
@@ -152,6 +158,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of rows and of joined results")
     parser.add_argument("--only", nargs="*", default=[], choices=SHEETS, metavar="FILE", help=f"of {', '.join(SHEETS)}")
     parser.add_argument("--receivers", nargs="*", default=[], help="of the wire's")
+    parser.add_argument("--conditions", nargs="*", default=[], help="of the files', for example latents")
+    parser.add_argument("--ratios", nargs="*", type=int, default=[], help="of the files'")
+    parser.add_argument("--bits", default="", help="of the latents, instead of the files'")
     parser.add_argument("--nq", default="", help="file of nq/valid (else that sheet is left out)")
     parser.add_argument("--n", type=int, default=0, help="the first so many questions (0: all)")
     parser.add_argument("--parallel", type=int, default=1, help="processes side by side, over all GPUs")

@@ -1,7 +1,7 @@
 """Train what README's figures come from: ``python benchmarks/train_results.py --data-dir DIR`` (make train-results).
 
 On GPUs. From the wire that comes along (or ``--start``): a model that asks, what it writes about plain text, some runs
-of ``wire-leaning.yaml`` that differ in their seed, their best mean, the late joiner for it, and everything measured.
+of one config (``--config``) that differ in their seed, their best mean, the late joiner for it, and everything measured.
 Each step is a command that README and docs name; what is finished is not done again, so the same command goes on where
 it was stopped. ``--dry-run`` prints all commands.
 
@@ -67,14 +67,14 @@ def steps(given: argparse.Namespace, gpus: int) -> Iterator[Step]:
     wires = [out / f"wire-{seed}" for seed in range(given.runs)]
     start = f"start={given.start}"
     # text needs no written questions: it is tokenised meanwhile
-    text = [*train("wire-leaning.yaml", out / "none", given, start), "objectives={continuation: {type: continuation}}"]
+    text = [*train(given.config, out / "none", given, start), "objectives={continuation: {type: continuation}}"]
     text = [*text, "draws=[]", "--prepare"]
     yield Step("asking", [*asking, text], written)
-    yield Step("stores", [[*train("wire-leaning.yaml", out / "none", given, start), "--prepare"]], [])
+    yield Step("stores", [[*train(given.config, out / "none", given, start), "--prepare"]], [])
     yield Step(
         "wires",
         [
-            train("wire-leaning.yaml", wire, given, start, f"seed={seed}", f"minutes={given.minutes}")
+            train(given.config, wire, given, start, f"seed={seed}", f"minutes={given.minutes}")
             for seed, wire in enumerate(wires)
         ],
         [wire / "wire" for wire in wires],
@@ -139,6 +139,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split(":")[0] + ".")
     parser.add_argument("--data-dir", type=Path, required=True, help="folder with squad/, nq/ and text/")
     parser.add_argument("--out", type=Path, default=Path("runs/results"))
+    parser.add_argument("--config", default="wire-several.yaml", help="of the runs, in configs/sandbox")
     parser.add_argument("--start", default="sandbox", help="the wire that is trained on")
     parser.add_argument("--runs", type=int, default=3, help="runs side by side, whose mean is taken")
     parser.add_argument("--minutes", type=float, default=10.4, help="of each run")
