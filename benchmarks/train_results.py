@@ -1,7 +1,7 @@
 """Train what README's figures come from: ``python benchmarks/train_results.py --data-dir DIR`` (make train-results).
 
 On GPUs. From the wire that comes along (or ``--start``): a model that asks, what it writes about plain text, some runs
-of one config (``--config``) that differ in their seed, their best mean, the late joiner for it, and everything measured.
+of one config (``--config``) that differ in their seed, their best mean, the late joiner for it, and all of it measured.
 Each step is a command that README and docs name; what is finished is not done again, so the same command goes on where
 it was stopped. ``--dry-run`` prints all commands.
 

@@ -16,7 +16,7 @@ from latentwire.commands.options import numbers, read_text, words
 from latentwire.errors import UserError
 
 COMMANDS = (
-    "demo", "train", "sweep", "eval", "report", "harness", "encode", "generate", "ask", "inspect", "embeddings",
+    "demo", "train", "join", "sweep", "eval", "report", "harness", "encode", "generate", "ask", "inspect", "embeddings",
     "serve", "prompt-embeds", "store", "doctor", "data",
 )  # fmt: skip
 

@@ -21,6 +21,7 @@ from latentwire.commands import (
     evaluate,
     harness,
     inspect,
+    join,
     packets,
     report,
     serve,
@@ -62,6 +63,7 @@ def _root(
 
 app.command("demo")(demo.demo)
 app.command("train")(train.train)
+app.command("join")(join.join)
 app.command("sweep")(sweep.sweep)
 app.command("eval")(evaluate.evaluate)
 app.command("report")(report.report)

@@ -45,7 +45,7 @@ class ResidualCodes(nn.Module):
     """Books of K stages. Latents [..., D] → codes uint8 [..., K] → latents [..., D].
 
     books: float32 [K * C, D], stage by stage. use: float32 [K, C], how much of the averages each vector holds; 0: it
-    has not begun.
+    has not begun. learns: False holds the books still in training too, where a link joins that reads them.
     """
 
     books: Tensor
@@ -54,6 +54,7 @@ class ResidualCodes(nn.Module):
     def __init__(self, config: ResidualConfig, d_z: int) -> None:
         super().__init__()
         self.config, self.d_z = config, d_z
+        self.learns = True
         self._told: tuple[tuple, bytes] | None = None
         self.register_buffer("books", torch.zeros(config.stages * config.size, d_z))
         self.register_buffer("use", torch.zeros(config.stages, config.size))
@@ -114,7 +115,8 @@ class ResidualCodes(nn.Module):
         """What is left of latents behind ``stages`` codes, with the gradient of the latents themselves; and the
         commitment [], the mean squared distance as a share of the latents' mean square. In training the books learn.
         """
-        told_BMD = self.learn(z_BMD, mask_BM, stages) if self.training else self.vectors(self.codes(z_BMD, stages))
+        learns = self.training and self.learns
+        told_BMD = self.learn(z_BMD, mask_BM, stages) if learns else self.vectors(self.codes(z_BMD, stages))
         there_BM1 = mask_BM[..., None].to(z_BMD.dtype)
         apart = ((z_BMD - told_BMD.to(z_BMD.dtype)).square() * there_BM1).float().sum()
         size = (z_BMD.detach().square() * there_BM1).float().sum().clamp_min(1e-9)

@@ -6,7 +6,8 @@ import logging
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.utils import logging as transformers_logging
 
 from latentwire.errors import UserError
@@ -15,6 +16,18 @@ from latentwire.receivers.receiver import Receiver
 from latentwire.receivers.tokenizer import load_tokenizer
 
 log = logging.getLogger(__name__)
+
+
+def check_receiver(path: str | Path) -> int | None:
+    """The window in positions, if its config names one, of the causal LM at a checkpoint directory or hub id; weights
+    are not read. UserError: there is none."""
+    try:
+        config = AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot load a receiver from {path}: {' '.join(str(error).split())[:300]}") from None
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise UserError(f"{path} is a {config.model_type}, which is no causal language model; a receiver must be one")
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 def load_receiver(

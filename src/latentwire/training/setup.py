@@ -163,8 +163,10 @@ def make_wire(config: TrainConfig, texts: list[str], device: torch.device) -> tu
         if name not in config.wire.links:
             raise UserError(f"join names {name!r}, but wire.links has no such link; describe it there")
         wire.join(name, config.wire.links[name], texts)
-    # encoder and earlier links stay as they are, bit for bit
+    # encoder, codes and earlier links stay as they are, bit for bit
     wire.requires_grad_(False)
+    if wire.codes is not None:
+        wire.codes.learns = False  # books move without gradients
     for name in config.join:
         wire.links[name].requires_grad_(not config.wire.links[name].freeze)
     return wire, list(config.join)
