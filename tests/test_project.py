@@ -22,7 +22,7 @@ LEVELS = [
     {"encoders", "adapters", "injections", "objectives", "packets"},
     {"link"},
     {"reading", "earlier"},
-    {"saved"},
+    {"saved", "card"},
     {"wire"},
     {"conditions", "readback", "bulk"},
     {"evaluation"},

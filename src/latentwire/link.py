@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -74,6 +75,14 @@ class Link(nn.Module):
             raise UserError(f"no weight of the adapter of link {self.config.like!r} has a place in this link's; give "
                             "both the same type and width")  # fmt: skip
         self.adapter.load_state_dict(own | fits)
+
+    def fingerprint(self) -> str:
+        """Sixteen hex digits over the link's weights: results name the links that they were measured with."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().float().cpu().reshape(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()[:16]
 
     def by_rate(self) -> dict[float, list[nn.Parameter]]:
         """What the link learns, by its learning rate as a share of the links'."""

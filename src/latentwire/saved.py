@@ -112,8 +112,8 @@ def read(directory: Path) -> Saved:
         raise UserError(f"{directory} holds no whole wire: {error}") from None
 
 
-def write(wire: Wire, directory: Path) -> None:
-    """Write encoder and links, with the settings and fingerprints of what is there."""
+def write(wire: Wire, directory: Path) -> dict[str, str]:
+    """Write encoder and links, with the settings and fingerprints of what is there; returns those of receivers."""
     directory.mkdir(parents=True, exist_ok=True)
     wire.encoder.save_assets(directory / "encoder")
     tree = {
@@ -125,3 +125,4 @@ def write(wire: Wire, directory: Path) -> None:
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in wire.state_dict().items()}
     save_file(state, directory / WEIGHTS, metadata={"format": "pt"})
     (directory / CONFIG).write_text(json.dumps(tree, indent=2, ensure_ascii=False) + "\n")
+    return tree["readers"]

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import ModelHubMixin, snapshot_download
+from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
 from torch import Tensor, nn
 
+from latentwire.card import forget_card, scores, wire_card
 from latentwire.codecs import Codec, ResidualCodes, by_bits
 from latentwire.earlier import CONFIG, take_up
 from latentwire.encoders.lm import LMEncoderConfig
@@ -25,7 +26,7 @@ from latentwire.shipped import resolve
 from latentwire.types import MODES, Latents, Prefix
 
 
-class Wire(nn.Module, ModelHubMixin, library_name="latentwire", tags=["prompt-compression", "latents"]):
+class Wire(nn.Module, ModelHubMixin, library_name="latentwire"):
     """One encoder and its links. Receivers stay outside the module: never trained, never saved with it.
 
     >>> wire = Wire.from_pretrained("sandbox")                           # doctest: +SKIP
@@ -42,6 +43,7 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire", tags=["prompt-co
             self.links[name] = Link(settings.links[name], settings.encoder.d_z, receiver)
         self.codes = None if settings.codes is None else ResidualCodes(settings.codes, settings.encoder.d_z)
         self._fingerprint: bytes | None = None
+        self._readers: dict[str, str] = {}
 
     # -- what it is -------------------------------------------------------------------------------------------------
 
@@ -241,7 +243,38 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire", tags=["prompt-co
 
     def _save_pretrained(self, save_directory: Path) -> None:
         self._fingerprint = None
-        write(self, Path(save_directory))
+        self._readers = write(self, Path(save_directory))  # the card comes next; large models take a while to hash
+        forget_card(Path(save_directory))
+
+    def generate_model_card(
+        self, *, repo_id: str = "", results: str | Path | None = None, limits: Sequence[str] = (), **_: Any
+    ) -> ModelCard:
+        """The card of this wire, see :func:`latentwire.card.wire_card`; ``save_pretrained`` writes it as README.md
+        where there is none that a person has written."""
+        readers = self._readers or {name: receiver.fingerprint() for name, receiver in self.frozen.items()}
+        self._readers = {}
+        return wire_card(self, readers, repo_id, scores(self, results), limits)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        results: str | Path | None = None,
+        limits: Sequence[str] = (),
+        commit_message: str = "Upload wire",
+        model_card_kwargs: dict[str, Any] | None = None,
+        **hub: Any,
+    ) -> str:
+        """Upload the wire, without receivers, and a card that says what it is; returns the address of the commit.
+
+        repo_id: ``owner/name``, made if it is not there. results: a ``results.json`` of ``latentwire eval``, or its
+        folder, for the card. limits: sentences for the card, on what the wire must not be taken for. hub: ``private``,
+        ``token``, ``branch``, ``create_pr``, ``ignore_patterns`` and others, as transformers' models have them.
+        UserError, before the hub is asked for anything: the results are not this wire's.
+        """
+        scores(self, results)  # a slip should not leave an empty repository behind
+        told = {**(model_card_kwargs or {}), "repo_id": repo_id, "results": results, "limits": limits}
+        return super().push_to_hub(repo_id, commit_message=commit_message, model_card_kwargs=told, **hub)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path = "sandbox", **kwargs: Any) -> Wire:

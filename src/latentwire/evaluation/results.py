@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from latentwire.config import config_hash, encode
 from latentwire.data.files import lines_of
@@ -43,7 +40,7 @@ def head(wire: Wire, examples: Sequence[Example], setting: Setting) -> dict[str,
             "encoder": wire.fingerprint.hex(),
             "config": config_hash(encode(wire.settings)),
             "receivers": {name: wire.get_receiver(name).fingerprint() for name in wire.receivers},
-            "links": {name: _digest(wire.links[name]) for name in wire.receivers},
+            "links": {name: wire.links[name].fingerprint() for name in wire.receivers},  # ty: ignore[not-callable]
         },
         "data": {"n": len(examples), "hash": config_hash({"rows": rows})},
         "mode": setting.mode,
@@ -71,14 +68,6 @@ def both(one: Any, other: Any) -> Any:
     if isinstance(one, dict):
         return {key: both(value, other.get(key, value)) for key, value in one.items()}
     return ", ".join(dict.fromkeys([*str(one).split(", "), *str(other).split(", ")]))
-
-
-def _digest(module: torch.nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().float().cpu().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
 
 
 def row_of(got: Measured, items: Items, key: Key, seed: int) -> Row:

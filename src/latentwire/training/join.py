@@ -56,7 +56,9 @@ def join_config(
     link = {**described_link(described.get("links") or {}, name, path), "receiver": where}
     tree |= {"wire": {**described, "links": {name: link}}, "start": str(wire), "join": [name]}
     override(tree, overrides)
-    if list(tree["wire"]["links"]) != [name] or tree["join"] != [name] or tree["start"] != str(wire):
+    links = (tree.get("wire") or {}).get("links") or {}
+    given = [list(links), *(link.get("receiver") for link in links.values()), tree["join"], tree["start"]]
+    if given != [[name], where, [name], str(wire)]:
         raise UserError("wire, receiver and name are given to the command, not as overrides; the link's own keys begin "
                         f"with wire.links.{name}")  # fmt: skip
     made = decode(TrainConfig, tree)
