@@ -184,11 +184,11 @@ def scores_table(rows: Sequence[dict[str, Any]]) -> str:
     for row in rows:
         low, high = row["f1_ci"]
         kept = "" if row["retention"] is None else f"{row['retention']:.2f}"
-        cells = [f"`{row['receiver']}`", SHOWN[row["condition"]], f"{row['ratio']}×" if row["ratio"] else "",
-                 str(row["bits"] or ""), f"{row['f1']:.3f} ({low:.3f}–{high:.3f})", f"{row['em']:.3f}", kept]  # fmt: skip
-        lines.append(f"| {' | '.join(cells)} |")
-    kinds = ", ".join(dict.fromkeys(f"{row['n']:,} questions in {row['mode']} mode{slots_of(row)}" for row in rows))
-    return "\n".join([*lines, "", f"{kinds}. Retention is (F1 - no context) / (full text - no context)."])
+        what = f"`{row['receiver']}` | {SHOWN[row['condition']]}"
+        at = f"{row['ratio']}× | {row['bits']}" if row["ratio"] else " | "
+        lines.append(f"| {what} | {at} | {row['f1']:.3f} ({low:.3f}–{high:.3f}) | {row['em']:.3f} | {kept} |")
+    kinds = dict.fromkeys(f"{row['n']:,} questions in {row['mode']} mode{slots_of(row)}" for row in rows)
+    return "\n".join([*lines, "", f"{', '.join(kinds)}. Retention is (F1 - no context) / (full text - no context)."])
 
 
 def slots_of(row: dict[str, Any]) -> str:
