@@ -95,7 +95,7 @@ def search(wire: Wire, name: str, ratio: int, slots: int | None, groups: list, s
         kv = []
         for (k, v), (new_k, new_v) in zip(start.kv, made + change * scale, strict=True):
             kv.append((torch.cat([k[:, :, :head], new_k], 2), torch.cat([v[:, :, :head], new_v], 2)))
-        return Prefix(kv, start.mask_BM, start.next_B)
+        return Prefix(kv, start.mask_BM, start.next_B, positions_BM=start.positions_BM)
 
     figures, began = [], time.time()
     for step in range(steps + 1):

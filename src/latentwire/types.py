@@ -108,6 +108,8 @@ class Prefix:
     kv: per layer ``(k_BHMK, v_BHMK)``, keys after RoPE. mask_BM: bool, False where padded. next_B: int64, the position
     of the token that follows. blocks: what else acts on whatever is read on top, however much has been read since;
     mostly nothing. lora: whether the receiver's low-rank additions act on it too (see ``receivers/lora.py``).
+    positions_BM: where each slot stands (float: a latent may stand between two tokens); a receiver with a sliding
+    window goes by them, others need none.
     """
 
     kv: list[tuple[Tensor, Tensor]]
@@ -115,6 +117,7 @@ class Prefix:
     next_B: Tensor
     blocks: tuple[LayerBlock, ...] = ()
     lora: bool = False
+    positions_BM: Tensor | None = None
 
     @property
     def count_B(self) -> Tensor:
@@ -137,23 +140,27 @@ class Prefix:
 
         kv = [(torch.cat([a, c], 2), torch.cat([b, d], 2)) for (a, b), (c, d) in zip(self.kv, other.kv, strict=True)]
         mask_BM = torch.cat([self.mask_BM, other.mask_BM], 1)
-        return Prefix(kv, mask_BM, other.next_B, self.blocks + other.blocks, self.lora or other.lora)
+        at_BM = _behind(self.positions_BM, other.positions_BM)
+        return Prefix(kv, mask_BM, other.next_B, self.blocks + other.blocks, self.lora or other.lora, at_BM)
 
-    def grown(self, kv: list[tuple[Tensor, Tensor]], mask_BT: Tensor, next_B: Tensor) -> Prefix:
+    def grown(
+        self, kv: list[tuple[Tensor, Tensor]], mask_BT: Tensor, next_B: Tensor, positions_BT: Tensor | None = None
+    ) -> Prefix:
         """This prefix once more tokens have been read on top of it. kv: joined with theirs. mask_BT: which of them are
-        there; they may be rows of one prefix."""
+        there; they may be rows of one prefix. positions_BT: where they stand."""
         import torch
 
         B = mask_BT.shape[0]
         mask_BM = torch.cat([self.mask_BM.expand(B, -1), mask_BT], 1)
         blocks = tuple(b.each(lambda x: x.expand(B, *x.shape[1:])) for b in self.blocks)
-        return Prefix(kv, mask_BM, next_B, blocks, self.lora)
+        return Prefix(kv, mask_BM, next_B, blocks, self.lora, _behind(self.positions_BM, positions_BT))
 
     def take(self, index_N: Tensor) -> Prefix:
         """Rows ``index_N`` (int64 [N]): a passage's prefix repeated for each of its questions."""
         kv = [(k[index_N], v[index_N]) for k, v in self.kv]
         blocks = tuple(block.each(lambda x: x[index_N]) for block in self.blocks)
-        return Prefix(kv, self.mask_BM[index_N], self.next_B[index_N], blocks, self.lora)
+        at_BM = None if self.positions_BM is None else self.positions_BM[index_N]
+        return Prefix(kv, self.mask_BM[index_N], self.next_B[index_N], blocks, self.lora, at_BM)
 
     @staticmethod
     def stacked(parts: list[Prefix]) -> Prefix:
@@ -183,7 +190,19 @@ class Prefix:
             for number, block in enumerate(first.blocks)
         )
         mask_BM = joined([part.mask_BM for part in parts], 1)
-        return Prefix(kv, mask_BM, torch.cat([part.next_B for part in parts]), blocks, first.lora)
+        placed = [part.positions_BM for part in parts if part.positions_BM is not None]
+        at_BM = joined(placed, 1) if len(placed) == len(parts) else None
+        return Prefix(kv, mask_BM, torch.cat([part.next_B for part in parts]), blocks, first.lora, at_BM)
+
+
+def _behind(first_BM: Tensor | None, more_BM: Tensor | None) -> Tensor | None:
+    """Positions with more of them behind; unknown where either is."""
+    import torch
+
+    if first_BM is None or more_BM is None:
+        return None
+    B = max(len(first_BM), len(more_BM))
+    return torch.cat([first_BM.expand(B, -1), more_BM.expand(B, -1)], 1)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ which an encoder's latents go: about 1.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -117,4 +117,4 @@ class Maker:
         vectors_BSE, mask_BS, places_BS = self.vectors(self.embeds(ids_BT, mask_BT), mask_BT)
         positions_BS = head.next_B[:, None] + places_BS
         read = receiver.read(None, mask_BS, head, embeds_BTE=vectors_BSE, positions_BT=positions_BS)
-        return Prefix(read.kv, read.mask_BM, head.next_B + mask_BT.sum(-1))
+        return replace(read, next_B=head.next_B + mask_BT.sum(-1))

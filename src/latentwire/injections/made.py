@@ -33,7 +33,7 @@ class Stand(nn.Module):
 
     def __init__(self, geometry: Geometry, width: int) -> None:
         super().__init__()
-        self.onto = nn.Linear(geometry.width, width, bias=False)
+        self.onto = nn.Linear(geometry.hidden, width, bias=False)
 
     def forward(self, slots_BSW: Tensor, positions_BS: Tensor, receiver: Receiver) -> Tensor:
         place_BSE = receiver.place_embeddings(positions_BS).to(slots_BSW.dtype)
@@ -67,6 +67,7 @@ class MadeKV(Injection):
         """A prefix of S positions, without the head, from keys and values [B, L, H, S, K] of unit scale."""
         k = k.float() * (self.k_std[:, :, None] * self.strength) + self.k_mean[:, :, None]
         v = v.float() * (self.v_std[:, :, None] * self.strength) + self.v_mean[:, :, None]
-        k = receiver.rotate(k.flatten(1, 2), positions_BS).reshape(k.shape)
+        k = receiver.rotate_layers(k, positions_BS)
         k, v = k.to(receiver.dtype), v.to(receiver.dtype)
-        return Prefix(list(zip(k.unbind(1), v.unbind(1), strict=True)), mask_BS, next_B)
+        kv = list(zip(k.unbind(1), v.unbind(1), strict=True))
+        return Prefix(kv, mask_BS, next_B, positions_BM=positions_BS)

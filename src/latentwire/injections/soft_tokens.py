@@ -7,7 +7,7 @@ have been seen far above it).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -109,4 +109,4 @@ class SoftTokens(Injection):
         # soft tokens are tokens to the receiver: whole positions (learned position tables know no others)
         head = receiver.head_for(slots_BSE.shape[0])
         read = receiver.read(None, mask_BS, head, embeds_BTE=embeds_BSE, positions_BT=positions_BS.round().long())
-        return Prefix(read.kv, read.mask_BM, next_B)
+        return replace(read, next_B=next_B)

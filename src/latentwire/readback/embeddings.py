@@ -136,7 +136,7 @@ def take_batch(
     }
     for side, (of, places_BP, there_BP) in sides.items():
         for layer, (k_BHMK, v_BHMK) in enumerate(of.kv):
-            k_BHPK = receiver.rotate(k_BHMK[:, :, head:].float(), -places_BP)
+            k_BHPK = receiver.rotate(k_BHMK[:, :, head:].float(), places_BP, layer, back=True)
             for kind, x_BHPK in (("keys", k_BHPK), ("values", v_BHMK[:, :, head:].float())):
                 rows = x_BHPK.transpose(1, 2).flatten(2)[there_BP]
                 read.kv.setdefault((layer, kind, side), []).append(rows)

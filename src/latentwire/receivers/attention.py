@@ -2,7 +2,8 @@
 
 transformers hands each layer's keyword arguments on to its attention function. We use that to give every layer its own
 prefix keys and values, without a cache object: nothing is stored, nothing is changed by a forward, so the same prefix
-serves many rows, gradients reach it, and one compiled layer serves all layers.
+serves many rows, gradients reach it, and one compiled layer serves all layers. A layer with a sliding window gets a
+mask of its own in the same way.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ def prefix_attention(
     attention_mask: Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
+    softcap: float | None = None,
     prefix_k: Tensor | None = None,
     prefix_v: Tensor | None = None,
     seen: list[tuple[Tensor, Tensor]] | None = None,
@@ -35,7 +37,8 @@ def prefix_attention(
 ) -> tuple[Tensor, None]:
     """Attend to prefix and own tokens. query [B, heads, T, K]; key, value [B, H, T, K]; prefix [B or 1, H, P, K].
 
-    attention_mask: what :func:`additive` made of bool [B, 1, T, P + T] for this many heads per key. ``seen`` receives
+    attention_mask: what :func:`additive` made of bool [B, 1, T, P + T] for this many heads per key. softcap: scores are
+    kept within it by a tanh (Gemma 2); no kernel of torch knows that, so they are computed openly. ``seen`` receives
     the joined keys and values, which are the prefix of whatever is read next. ``room``: keys and values of which the
     prefix is the beginning, with space behind it that the new ones are written to: nothing is copied.
     """
@@ -56,8 +59,32 @@ def prefix_attention(
     query = query.reshape(B, key.shape[1], -1, K)
     if attention_mask is not None:
         attention_mask = attention_mask.to(query.dtype)
-    out = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, dropout_p=dropout, scale=scaling)
+    if softcap is None:
+        out = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=attention_mask, dropout_p=dropout, scale=scaling
+        )
+    else:
+        out = open_attention(query, key, value, attention_mask, dropout, scaling, softcap)
     return out.reshape(B, heads, T, K).transpose(1, 2).contiguous(), None
+
+
+def open_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float,
+    scaling: float | None,
+    softcap: float | None = None,
+) -> Tensor:
+    """Scores, softmax in float32, weighted values: [B, H, T, K]. attention_mask is added to the scores."""
+    scores = query @ key.mT * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = F.dropout(scores.softmax(-1, dtype=torch.float32).to(value.dtype), dropout)
+    return weights @ value
 
 
 AttentionInterface.register(NAME, prefix_attention)
@@ -88,7 +115,8 @@ class Layers:
 def route_prefix(model: nn.Module) -> Layers:
     """Let ``model(..., prefix=[(k, v), ...], seen=[], blocks=(...))`` reach each decoder layer with its own part.
 
-    Blocks act on what their layer gives, outside of it: a compiled layer is the same with and without them.
+    masks: of each layer the mask that it gets in place of the others', or None. Blocks act on what their layer gives,
+    outside of it: a compiled layer is the same with and without them.
     """
     routed = Layers(model)
     for number, layer in enumerate(decoder_layers(model)):
@@ -99,6 +127,7 @@ def route_prefix(model: nn.Module) -> Layers:
             seen: Any = None,
             room: Any = None,
             blocks: tuple[LayerBlock, ...] = (),
+            masks: Any = None,
             layer: Any = layer,
             number: int = number,
             **kwargs: Any,
@@ -109,6 +138,8 @@ def route_prefix(model: nn.Module) -> Layers:
                 kwargs["prefix_k"], kwargs["prefix_v"] = prefix[number]
             if room is not None:
                 kwargs["room"] = room[number]
+            if masks is not None and masks[number] is not None:
+                kwargs["attention_mask"] = masks[number]
             if seen is None:
                 out = routed.run(layer, *args, **kwargs)
             else:
@@ -149,6 +180,17 @@ def with_prefix(own_BTT: Tensor, prefix_mask_BP: Tensor | None) -> Tensor:
     T = own_BTT.shape[1]
     seen = prefix_mask_BP[:, None, :].expand(B, T, -1)
     return torch.cat([seen, own_BTT.expand(B, -1, -1)], -1)[:, None]
+
+
+def within(mask_B1TS: Tensor, positions_BT: Tensor, prefix_at_BM: Tensor | None, width: int) -> Tensor:
+    """Of a mask, what stands less than ``width`` positions before the token that looks; bool [B, 1, T, P + T].
+
+    By where things stand, not by how many there are: a latent is as far away as the text that it stands for.
+    """
+    at_BS = positions_BT
+    if prefix_at_BM is not None:
+        at_BS = torch.cat([prefix_at_BM.expand(len(positions_BT), -1), positions_BT], 1)
+    return mask_B1TS & (at_BS[:, None, None, :] > positions_BT[:, None, :, None] - width)
 
 
 def additive(mask_B1TS: Tensor, model: Any, dtype: torch.dtype) -> Tensor:

@@ -108,7 +108,7 @@ def steps(
             )
         end = prefix.mask_BM.shape[1] + step_ids.shape[1]
         kv = [(k[:, :, :end], v[:, :, :end]) for k, v in room]
-        prefix = prefix.grown(kv, step_mask, positions[:, -1] + 1)
+        prefix = prefix.grown(kv, step_mask, positions[:, -1] + 1, positions)
         chosen_B = choose(step, rows, receiver.logits(h_BTE[:, -1]))
         tokens = {row: token for row, token in zip(rows, chosen_B.tolist(), strict=True) if row not in ended}
         ended.update(row for row, token in tokens.items() if token == eos)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from latentwire.prompt import Prompt, PromptConfig
-from latentwire.receivers.attention import NAME, additive, own_causal, route_prefix, with_prefix
+from latentwire.receivers.attention import NAME, additive, own_causal, route_prefix, with_prefix, within
+from latentwire.receivers.families import layer_kinds
 from latentwire.receivers.geometry import Geometry
 from latentwire.receivers.lora import Switch, frozen_weights
 from latentwire.types import Prefix
@@ -24,11 +25,11 @@ class Receiver:
 
     def __init__(self, name: str, model: Any, tokenizer: Any, prompt: PromptConfig | None = None) -> None:
         self.name, self.model, self.tokenizer = name, model.eval().requires_grad_(False), tokenizer
-        model.config._attn_implementation = NAME
+        self.geometry = Geometry.of(model)
+        model.config._attn_implementation = model.config.get_text_config()._attn_implementation = NAME
         self.decoder = model.get_decoder()
         self.layers = route_prefix(self.decoder)
         self.lora = Switch()
-        self.geometry = Geometry.of(model)
         self.prompt = Prompt(prompt or PromptConfig(), tokenizer)
         self._head: Prefix | None = None
 
@@ -68,6 +69,8 @@ class Receiver:
             embeds_BTE, ids_BT = (self.embed(ids_BT) if embeds_BTE is None else embeds_BTE).requires_grad_(), None  # ty: ignore[invalid-argument-type]
         mask_B1TS = with_prefix(own_BTT, None if prefix is None else prefix.mask_BM)
         extra: dict[str, Any] = {} if prefix is None else {"prefix": prefix.kv}
+        if self.geometry.sliding:
+            extra["masks"] = self.sliding_masks(mask_B1TS, positions_BT, prefix)
         if seen is not None:
             extra["seen"] = seen
         if room is not None:
@@ -84,6 +87,16 @@ class Receiver:
                 **extra,
             )
         return out.last_hidden_state
+
+    def sliding_masks(self, mask_B1TS: Tensor, positions_BT: Tensor, prefix: Prefix | None) -> list[Tensor | None]:
+        """Of each layer the mask of its sliding window, as it adds it to its scores; None where it sees everything."""
+        at_BM = None if prefix is None else prefix.positions_BM
+        if prefix is not None and at_BM is None:
+            raise ValueError(f"{self.name!r} has a sliding window, so a prefix must say where its slots stand")
+        made: dict[int, Tensor | None] = {0: None}
+        for width in set(self.geometry.sliding) - {0}:
+            made[width] = additive(within(mask_B1TS, positions_BT, at_BM, width), self.model, self.dtype)
+        return [made[width] for width in self.geometry.sliding]
 
     def read(
         self,
@@ -112,8 +125,8 @@ class Receiver:
         )
         last_B = torch.where(mask_BT, positions_BT, -1).amax(-1) + 1
         if prefix is None:
-            return Prefix(seen, mask_BT, last_B)
-        return prefix.grown(seen, mask_BT, torch.maximum(last_B, prefix.next_B.expand_as(last_B)))
+            return Prefix(seen, mask_BT, last_B, positions_BM=positions_BT)
+        return prefix.grown(seen, mask_BT, torch.maximum(last_B, prefix.next_B.expand_as(last_B)), positions_BT)
 
     def head(self) -> Prefix:
         """Prefix of the layout's beginning (``<s>Context:``), batch of one; read once and kept."""
@@ -127,7 +140,8 @@ class Receiver:
         """The head's prefix for a batch (expanded, not copied)."""
         head = self.head()
         kv = [(k.expand(batch, -1, -1, -1), v.expand(batch, -1, -1, -1)) for k, v in head.kv]
-        return Prefix(kv, head.mask_BM.expand(batch, -1), head.next_B.expand(batch))
+        at_BM = head.positions_BM.expand(batch, -1) if head.positions_BM is not None else None
+        return Prefix(kv, head.mask_BM.expand(batch, -1), head.next_B.expand(batch), positions_BM=at_BM)
 
     def logits(self, h_NE: Tensor) -> Tensor:
         """Float logits [..., V] of hidden states, with the scale and soft-cap that some families have behind the
@@ -143,14 +157,43 @@ class Receiver:
             logits = torch.tanh(logits / cap) * cap
         return logits
 
-    def rotate(self, k_BHMK: Tensor, positions_BM: Tensor) -> Tensor:
-        """Keys turned to their positions (float allowed: a slot may stand between two tokens); identity without RoPE."""  # noqa: E501
+    def rotate(self, k_BHMK: Tensor, positions_BM: Tensor, layer: int = 0, back: bool = False) -> Tensor:
+        """Keys of a layer turned to their positions (float allowed: a slot may stand between two tokens), or ``back``
+        from them; identity without RoPE.
+
+        The family's own function turns them: some turn a part of each key alone (NeoX), some pair its numbers
+        otherwise.
+        """
         if not self.geometry.rope:
             return k_BHMK
+        turn = sys.modules[type(self.decoder).__module__].apply_rotary_pos_emb
+        # Gemma 3 turns keys of its sliding layers by other angles
+        kind = [layer_kinds(self.model.config.get_text_config())[layer]] if self.ropes else []
         with torch.autocast(k_BHMK.device.type, enabled=False):
-            cos, sin = self.decoder.rotary_emb(k_BHMK.float(), positions_BM)
-            turned, _ = apply_rotary_pos_emb(k_BHMK.float(), k_BHMK.float(), cos, sin)
+            cos, sin = self.decoder.rotary_emb(k_BHMK.float(), positions_BM, *kind)
+            if back:
+                # some families lengthen keys as they turn them (YaRN): divide by it twice, once for the turn below
+                length = cos.square() + sin.square() if self.stretched(*kind) else 1
+                cos, sin = cos / length, -sin / length
+            turned, _ = turn(k_BHMK.float(), k_BHMK.float(), cos, sin)
         return turned.to(k_BHMK.dtype)
+
+    def rotate_layers(self, k_BLHMK: Tensor, positions_BM: Tensor) -> Tensor:
+        """Keys of all layers, turned to their positions."""
+        if not self.ropes:
+            return self.rotate(k_BLHMK.flatten(1, 2), positions_BM).reshape(k_BLHMK.shape)
+        layers = range(self.geometry.layers)
+        return torch.stack([self.rotate(k_BLHMK[:, layer], positions_BM, layer) for layer in layers], 1)
+
+    @property
+    def ropes(self) -> bool:
+        """Whether layers of different kinds turn keys by different angles."""
+        return hasattr(getattr(self.decoder, "rotary_emb", None), "layer_types")
+
+    def stretched(self, kind: str = "") -> bool:
+        """Whether keys of layers of a kind are not as long as they were before they were turned."""
+        name = f"{kind}_attention_scaling" if kind else "attention_scaling"
+        return getattr(self.decoder.rotary_emb, name, 1.0) != 1.0
 
     def place_embeddings(self, positions_BM: Tensor) -> Tensor:
         """Learned embeddings [B, M, E] of positions; of a place between two tokens, what lies between theirs."""
@@ -169,9 +212,9 @@ class Receiver:
         skip = head.mask_BM.shape[1]
         positions_BT = skip + torch.arange(ids_BT.shape[1], device=self.device).expand_as(ids_BT)
         stats: dict[str, list[Tensor]] = {"k_mean": [], "k_std": [], "v_mean": [], "v_std": []}
-        for k_BHTK, v_BHTK in read.kv:
+        for layer, (k_BHTK, v_BHTK) in enumerate(read.kv):
             flat = {
-                "k": self.rotate(k_BHTK[:, :, skip:].float(), -positions_BT),
+                "k": self.rotate(k_BHTK[:, :, skip:].float(), positions_BT, layer, back=True),
                 "v": v_BHTK[:, :, skip:].float(),
             }
             for name, x_BHTK in flat.items():
@@ -182,7 +225,7 @@ class Receiver:
 
     def fingerprint(self) -> str:
         """Sixteen hex digits over shape and weights (as bfloat16: the same for a copy loaded in another precision)."""
-        digest = hashlib.sha256(repr(sorted(vars(self.geometry).items())).encode())
+        digest = hashlib.sha256(repr(self.geometry.shape()).encode())
         for name, tensor in sorted(frozen_weights(self.model).items()):
             digest.update(f"{name}{tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().to("cpu", torch.bfloat16).contiguous().view(torch.uint8).numpy())

@@ -57,7 +57,10 @@ def with_text(receiver: Receiver, prefix: Prefix, read: dict[str, Tensor]) -> Pr
     mask_BM = torch.cat([kept_BM, text.mask_BM[:, start:] & chosen_B[:, None]], 1)
     next_B = torch.where(chosen_B, text.next_B, prefix.next_B)
     # LoRA of the link stays on: it is one of the things that may learn from text too
-    return replace(prefix, kv=kv, mask_BM=mask_BM, next_B=next_B, blocks=blocks)
+    at_BM = None
+    if prefix.positions_BM is not None and text.positions_BM is not None:
+        at_BM = torch.cat([prefix.positions_BM.expand(len(chosen_B), -1), text.positions_BM[:, start:]], 1)
+    return replace(prefix, kv=kv, mask_BM=mask_BM, next_B=next_B, blocks=blocks, positions_BM=at_BM)
 
 
 @torch.no_grad()
