@@ -16,6 +16,7 @@ from latentwire.injections import InjectionConfig
 from latentwire.injections.kv_prefix import KVPrefixConfig
 from latentwire.prompt import PromptConfig
 from latentwire.receivers import Receiver
+from latentwire.receivers.load import LoadConfig
 from latentwire.receivers.lora import LoRAConfig
 from latentwire.types import Latents, Prefix
 
@@ -33,6 +34,7 @@ class LinkConfig:
     one's all weights of the same name and shape.
     lora: low-rank additions to the receiver where it reads on top of latents (needs the extra ``lora``); None: it stays
     as it is.
+    load: dtype, 4 bits, attention and device of the receiver while it is in memory; no part of a saved wire.
     """
 
     receiver: str = ""
@@ -43,6 +45,7 @@ class LinkConfig:
     like: str = ""
     freeze: bool = False
     lora: LoRAConfig | None = None
+    load: LoadConfig = field(default_factory=LoadConfig)
 
 
 class Link(nn.Module):

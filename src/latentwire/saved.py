@@ -27,7 +27,7 @@ from latentwire.encoders import EncoderConfig
 from latentwire.encoders.lm import LMEncoderConfig
 from latentwire.errors import UserError
 from latentwire.link import LinkConfig
-from latentwire.receivers import Receiver, load_receiver
+from latentwire.receivers import LoadConfig, Receiver, load_receiver
 from latentwire.shipped import resolve
 
 if TYPE_CHECKING:
@@ -61,15 +61,17 @@ class Saved:
             raise UserError(f"this wire has no receiver {unknown[0]!r}; it has: {', '.join(self.settings.links)}")
         return names
 
-    def receiver(self, name: str, where: str | Path | None, device: str | torch.device) -> Receiver:
+    def receiver(
+        self, name: str, where: str | Path | None, device: str | torch.device, load: LoadConfig | None = None
+    ) -> Receiver:
         """The frozen model that link ``name`` was trained with, from ``where`` if not from its old place."""
         link = self.settings.links[name]
         path = resolve(where or link.receiver)
-        receiver = load_receiver(path, name, prompt=link.prompt, device=device)
-        if receiver.fingerprint() != self.tree["readers"][name]:
+        receiver = load_receiver(path, name, prompt=link.prompt, device=device, load=load)
+        if (found := receiver.fingerprint()) != self.tree["readers"][name]:
             raise UserError(
                 f"receiver {name!r} at {path} is not the model this wire was trained with (fingerprint "
-                f"{receiver.fingerprint()}, expected {self.tree['readers'][name]}); give the original weights"
+                f"{found}, expected {self.tree['readers'][name]}); give the original weights"
             )
         return receiver
 
@@ -116,9 +118,11 @@ def write(wire: Wire, directory: Path) -> dict[str, str]:
     """Write encoder and links, with the settings and fingerprints of what is there; returns those of receivers."""
     directory.mkdir(parents=True, exist_ok=True)
     wire.encoder.save_assets(directory / "encoder")
+    # how receivers were loaded belongs to this machine
+    links = {name: replace(wire.settings.links[name], load=LoadConfig()) for name in wire.frozen}
     tree = {
         "latentwire": __version__,
-        "wire": encode(replace(wire.settings, links={name: wire.settings.links[name] for name in wire.frozen})),
+        "wire": encode(replace(wire.settings, links=links)),
         "readers": {name: receiver.fingerprint() for name, receiver in wire.frozen.items()},
         "encoder_fingerprint": wire.fingerprint.hex(),
     }

@@ -70,6 +70,12 @@ class Latents:
         """The same latents with other values (quantised, zeroed, swapped)."""
         return replace(self, z_BMD=z_BMD)
 
+    def to(self, device: torch.device) -> Latents:
+        """The same latents on another device."""
+        return Latents(
+            self.z_BMD.to(device), self.mask_BM.to(device), self.source_B.to(device), self.ratio_B.to(device)
+        )
+
     def take(self, index_N: Tensor) -> Latents:
         """Latents of the texts at ``index_N`` (int64 [N])."""
         return Latents(self.z_BMD[index_N], self.mask_BM[index_N], self.source_B[index_N], self.ratio_B[index_N])
@@ -105,7 +111,8 @@ class Prefix:
     Every way of giving a context (its text, nothing, latents as soft tokens, latents as keys and values) ends as a
     prefix, and every row (question and answer, continuation, recall) is read on top of one.
 
-    kv: per layer ``(k_BHMK, v_BHMK)``, keys after RoPE. mask_BM: bool, False where padded. next_B: int64, the position
+    kv: per layer ``(k_BHMK, v_BHMK)``, keys after RoPE, on the device of that layer. mask_BM: bool, False where
+    padded. next_B: int64, the position
     of the token that follows. blocks: what else acts on whatever is read on top, however much has been read since;
     mostly nothing. lora: whether the receiver's low-rank additions act on it too (see ``receivers/lora.py``).
     positions_BM: where each slot stands (float: a latent may stand between two tokens); a receiver with a sliding
@@ -157,7 +164,7 @@ class Prefix:
 
     def take(self, index_N: Tensor) -> Prefix:
         """Rows ``index_N`` (int64 [N]): a passage's prefix repeated for each of its questions."""
-        kv = [(k[index_N], v[index_N]) for k, v in self.kv]
+        kv = [(k[index_N.to(k.device)], v[index_N.to(v.device)]) for k, v in self.kv]
         blocks = tuple(block.each(lambda x: x[index_N]) for block in self.blocks)
         at_BM = None if self.positions_BM is None else self.positions_BM[index_N]
         return Prefix(kv, self.mask_BM[index_N], self.next_B[index_N], blocks, self.lora, at_BM)

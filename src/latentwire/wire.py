@@ -21,6 +21,7 @@ from latentwire.link import Link, LinkConfig
 from latentwire.packets import Packet
 from latentwire.reading import Reading
 from latentwire.receivers import Receiver, load_receiver
+from latentwire.receivers.load import by_receiver
 from latentwire.saved import WireConfig, read, write
 from latentwire.shipped import resolve
 from latentwire.types import MODES, Latents, Prefix
@@ -176,8 +177,8 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire"):
         the slots and their mask, [B, S, E] and [B, S]. behind: the latents of further packets, see :meth:`columns`.
         """
         receiver = self.get_receiver(name)
-        rest = [self.encoder.part(part, name) for part in behind]
-        return self.links[name](self.encoder.part(latents, name), receiver, mode, slots, seen, rest)
+        first, *rest = (self.encoder.part(part, name).to(receiver.device) for part in (latents, *behind))
+        return self.links[name](first, receiver, mode, slots, seen, rest)
 
     def columns(self, rows: Sequence[Sequence[Packet]]) -> list[Latents]:
         """Rows of packets that are read one behind the other: the first of each row as a batch, then the second of
@@ -203,7 +204,7 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire"):
         if odd := [name for name, link in settings.links.items() if link.like]:
             raise UserError(f"links.{odd[0]}.like needs join: in a new wire no link has learnt anything yet")
         receivers = {
-            name: load_receiver(resolve(link.receiver), name, prompt=link.prompt, device=device)
+            name: load_receiver(resolve(link.receiver), name, prompt=link.prompt, device=device, load=link.load)
             for name, link in settings.links.items()
         }
         start = settings.encoder
@@ -218,7 +219,14 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire"):
         wire.settings = settings
         for name in receivers:
             wire.calibrate(name, texts)
-        return wire.to(device)
+        return wire.place(device)
+
+    def place(self, device: str | torch.device) -> Wire:
+        """Encoder and codes go to ``device``, each link to where its receiver is: latents alone travel between them."""
+        self.to(device)
+        for name, receiver in self.frozen.items():
+            self.links[name].to(receiver.device)
+        return self
 
     def calibrate(self, name: str, texts: list[str]) -> None:
         """Measure a new link's statistics on plain text; if its config names an earlier link, start from that."""
@@ -233,10 +241,10 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire"):
         if config.like and config.like not in self.links:
             raise UserError(f"links.{name}.like is {config.like!r}, this wire has: {', '.join(self.receivers)}")
         path = resolve(config.receiver)
-        receiver = load_receiver(path, name, prompt=config.prompt, device=self.device)
+        receiver = load_receiver(path, name, prompt=config.prompt, device=self.device, load=config.load)
         self.frozen[name] = receiver
         self.settings = replace(self.settings, links={**self.settings.links, name: config})
-        self.links[name] = Link(config, self.settings.encoder.d_z, receiver).to(self.device)
+        self.links[name] = Link(config, self.settings.encoder.d_z, receiver).to(receiver.device)
         if config.like:
             self.links[name].begin_like(self.links[config.like])  # ty: ignore[not-callable]
         self.calibrate(name, texts)
@@ -282,7 +290,11 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire"):
 
         receivers: names to load (all by default), without: names to leave out. paths: where to find receivers,
         by name, if not where they were.
-        device: for the wire and its receivers.
+        device: for the wire and its receivers. dtype, load_in_4bit, attn_implementation, device_map: how receivers are
+        loaded (see :class:`~latentwire.receivers.load.LoadConfig`), for all of them or by name: a receiver may be on
+        another device than the encoder, or on several.
+
+        >>> Wire.from_pretrained("my-wire", device="cuda:0", device_map={"llama": "cuda:1"})  # doctest: +SKIP
         """
         where = resolve(pretrained_model_name_or_path)
         if isinstance(where, Path) and not (where / CONFIG).is_file():
@@ -300,15 +312,26 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire"):
         without: Iterable[str] = (),
         paths: dict[str, str | Path] | None = None,
         device: str | torch.device = "cpu",
+        dtype: Any = "",
+        load_in_4bit: Any = False,
+        attn_implementation: Any = "",
+        device_map: Any = "",
         **hub: Any,
     ) -> Wire:
         known = {key: hub[key] for key in ("revision", "cache_dir", "force_download", "local_files_only", "token")}
         directory = Path(model_id) if Path(model_id).is_dir() else Path(snapshot_download(model_id, **known))
         saved = read(directory)
         names = saved.names(receivers, without)
-        frozen = {name: saved.receiver(name, (paths or {}).get(name), device) for name in names}
+        load = by_receiver(
+            names,
+            dtype=dtype,
+            load_in_4bit=load_in_4bit,
+            attn_implementation=attn_implementation,
+            device_map=device_map,
+        )
+        frozen = {name: saved.receiver(name, (paths or {}).get(name), device, load[name]) for name in names}
         wire = cls(saved.settings, frozen, directory / "encoder")
         saved.fill(wire)
-        wire.eval().to(device)
+        wire.eval().place(device)
         saved.check_encoder(wire)
         return wire

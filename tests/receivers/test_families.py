@@ -14,6 +14,7 @@ from latentwire.receivers.decode import generate
 from latentwire.types import Prefix
 from receivers.families import FAMILIES, SLIDING, VOCABULARY, model_of
 
+pytestmark = pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated")
 HEAD, T = 5, 9
 CLOSE = {"atol": 2e-4, "rtol": 2e-4}
 

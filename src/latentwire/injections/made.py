@@ -69,5 +69,9 @@ class MadeKV(Injection):
         v = v.float() * (self.v_std[:, :, None] * self.strength) + self.v_mean[:, :, None]
         k = receiver.rotate_layers(k, positions_BS)
         k, v = k.to(receiver.dtype), v.to(receiver.dtype)
-        kv = list(zip(k.unbind(1), v.unbind(1), strict=True))
+        # a receiver may be spread over several devices
+        kv = [
+            (k_BHMK.to(at), v_BHMK.to(at))
+            for k_BHMK, v_BHMK, at in zip(k.unbind(1), v.unbind(1), receiver.devices, strict=True)
+        ]
         return Prefix(kv, mask_BS, next_B, positions_BM=positions_BS)

@@ -8,6 +8,8 @@ mask of its own in the same way.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,9 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AttentionInterface
 
+from latentwire.receivers.kernels import eager, flash, fused
 from latentwire.types import LayerBlock
 
 NAME = "latentwire"
+"""Under which transformers finds the attention below, by torch's kernels; with ``-`` and their name, by others."""
 
 
 def prefix_attention(
@@ -33,6 +37,7 @@ def prefix_attention(
     prefix_v: Tensor | None = None,
     seen: list[tuple[Tensor, Tensor]] | None = None,
     room: tuple[Tensor, Tensor] | None = None,
+    kernel: str = "sdpa",
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Attend to prefix and own tokens. query [B, heads, T, K]; key, value [B, H, T, K]; prefix [B or 1, H, P, K].
@@ -53,41 +58,24 @@ def prefix_attention(
         value = torch.cat([prefix_v.expand(batch, -1, -1, -1).to(value.dtype), value], 2)
     if seen is not None:
         seen.append((key, value))
+    if kernel == "flash_attention_2" and attention_mask is None:
+        return flash(query, key, value, scaling, softcap).transpose(1, 2).contiguous(), None
     # heads that share their keys become more rows of one head: no key is repeated, and the kernels that take a mask
     # do not know groups (see `additive`, which repeats the mask, once for all layers)
     B, heads, T, K = query.shape
     query = query.reshape(B, key.shape[1], -1, K)
     if attention_mask is not None:
         attention_mask = attention_mask.to(query.dtype)
-    if softcap is None:
-        out = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=attention_mask, dropout_p=dropout, scale=scaling
-        )
+    if softcap is None and kernel != "eager":
+        out = fused(query, key, value, attention_mask, dropout, scaling)
     else:
-        out = open_attention(query, key, value, attention_mask, dropout, scaling, softcap)
+        out = eager(query, key, value, attention_mask, dropout, scaling, softcap)
     return out.reshape(B, heads, T, K).transpose(1, 2).contiguous(), None
 
 
-def open_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    dropout: float,
-    scaling: float | None,
-    softcap: float | None = None,
-) -> Tensor:
-    """Scores, softmax in float32, weighted values: [B, H, T, K]. attention_mask is added to the scores."""
-    scores = query @ key.mT * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-    if softcap is not None:
-        scores = torch.tanh(scores / softcap) * softcap
-    if attention_mask is not None:
-        scores = scores + attention_mask
-    weights = F.dropout(scores.softmax(-1, dtype=torch.float32).to(value.dtype), dropout)
-    return weights @ value
-
-
 AttentionInterface.register(NAME, prefix_attention)
+for other in ("eager", "flash_attention_2"):
+    AttentionInterface.register(f"{NAME}-{other}", partial(prefix_attention, kernel=other))
 
 
 class Layers:
@@ -110,6 +98,19 @@ class Layers:
             torch._dynamo.config.recompile_limit = 64  # ty: ignore[invalid-assignment]
             self.fast = torch.compile(self.plain, dynamic=False)
         self.run = self.fast if on else self.plain
+
+
+class Kept:
+    """A list in all but its type: accelerate copies lists on the way to a layer's device."""
+
+    def __init__(self) -> None:
+        self.held: list[tuple[Tensor, Tensor]] = []
+
+    def append(self, kv: tuple[Tensor, Tensor]) -> None:
+        self.held.append(kv)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return iter(self.held)
 
 
 def route_prefix(model: nn.Module) -> Layers:
@@ -140,15 +141,24 @@ def route_prefix(model: nn.Module) -> Layers:
                 kwargs["room"] = room[number]
             if masks is not None and masks[number] is not None:
                 kwargs["attention_mask"] = masks[number]
+            # accelerate moves what a layer gets to where it is, and brings in weights that lie elsewhere, by a hook
+            # around the forward that this one takes the place of
+            hook = getattr(layer, "_hf_hook", None)
+            if hook is not None:
+                args, kwargs = hook.pre_forward(layer, *args, **kwargs)
             if seen is None:
                 out = routed.run(layer, *args, **kwargs)
             else:
-                own: list[tuple[Tensor, Tensor]] = []
+                own: Any = [] if hook is None else Kept()
                 out = routed.run(layer, *args, seen=own, **kwargs)
+                if not (own := list(own)):
+                    raise TypeError("its layers have an attention of their own")
                 seen.append(own[0])
+            if hook is not None:
+                out = hook.post_forward(layer, out)
             for block in blocks:
                 if block.layer == number:
-                    out = block(out)
+                    out = block(out.to(block.k_BHMK.device)).to(out.device)
             return out
 
         layer.forward = forward

@@ -119,7 +119,7 @@ def steps(
         if len(keep) <= LEAVE * len(rows):
             keep_N = torch.tensor(keep, device=receiver.device)
             rows, chosen_B = [rows[place] for place in keep], chosen_B[keep_N]
-            room = [(k[keep_N], v[keep_N]) for k, v in room]
+            room = [(k[keep_N.to(k.device)], v[keep_N.to(v.device)]) for k, v in room]
             prefix = replace(prefix, kv=[]).take(keep_N)
         step_ids = chosen_B[:, None]
         step_mask = torch.ones_like(step_ids, dtype=torch.bool)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from typing import Any
 
@@ -10,9 +9,11 @@ import torch
 from torch import Tensor
 
 from latentwire.prompt import Prompt, PromptConfig
-from latentwire.receivers.attention import NAME, additive, own_causal, route_prefix, with_prefix, within
+from latentwire.receivers.attention import NAME, additive, decoder_layers, own_causal, route_prefix, with_prefix, within
 from latentwire.receivers.families import layer_kinds
 from latentwire.receivers.geometry import Geometry
+from latentwire.receivers.identity import Identity, hashed
+from latentwire.receivers.kernels import plain
 from latentwire.receivers.lora import Switch, frozen_weights
 from latentwire.types import Prefix
 
@@ -23,19 +24,32 @@ class Receiver:
     It is not an ``nn.Module`` on purpose: nothing that owns it can put it into an optimiser or a checkpoint.
     """
 
-    def __init__(self, name: str, model: Any, tokenizer: Any, prompt: PromptConfig | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        model: Any,
+        tokenizer: Any,
+        prompt: PromptConfig | None = None,
+        attention: str = "sdpa",
+        identity: Identity | None = None,
+    ) -> None:
         self.name, self.model, self.tokenizer = name, model.eval().requires_grad_(False), tokenizer
         self.geometry = Geometry.of(model)
-        model.config._attn_implementation = model.config.get_text_config()._attn_implementation = NAME
+        self.attention, self.identity = attention, identity
+        mine = NAME if attention == "sdpa" else f"{NAME}-{attention}"
+        model.config._attn_implementation = model.config.get_text_config()._attn_implementation = mine
         self.decoder = model.get_decoder()
         self.layers = route_prefix(self.decoder)
+        self.devices = [device_of(layer) for layer in decoder_layers(self.decoder)]
         self.lora = Switch()
         self.prompt = Prompt(prompt or PromptConfig(), tokenizer)
         self._head: Prefix | None = None
 
     @property
     def device(self) -> torch.device:
-        return self.model.get_input_embeddings().weight.device
+        """Where ids, masks and positions go, and states and logits come back to; keys and values of each layer are in
+        ``devices``."""
+        return device_of(self.model.get_input_embeddings())
 
     @property
     def dtype(self) -> torch.dtype:
@@ -77,16 +91,19 @@ class Receiver:
             extra["room"] = room
         if prefix is not None and prefix.blocks:
             extra["blocks"] = prefix.blocks
+        added: Tensor | None = None
+        if self.attention != "flash_attention_2" or not plain(own_BTT, None if prefix is None else prefix.mask_BM):
+            added = additive(mask_B1TS, self.model, self.dtype)
         with self.lora.set(prefix is not None and prefix.lora):
             out = self.decoder(
                 input_ids=ids_BT,
                 inputs_embeds=embeds_BTE,
-                attention_mask=additive(mask_B1TS, self.model, self.dtype),
+                attention_mask=added,
                 position_ids=positions_BT,
                 use_cache=False,
                 **extra,
             )
-        return out.last_hidden_state
+        return out.last_hidden_state.to(self.device)
 
     def sliding_masks(self, mask_B1TS: Tensor, positions_BT: Tensor, prefix: Prefix | None) -> list[Tensor | None]:
         """Of each layer the mask of its sliding window, as it adds it to its scores; None where it sees everything."""
@@ -148,7 +165,7 @@ class Receiver:
         head.
         """
         config = self.model.config.get_text_config()
-        logits = self.model.get_output_embeddings()(h_NE).float()
+        logits = self.model.get_output_embeddings()(h_NE).float().to(self.device)
         if scale := getattr(config, "logit_scale", None):
             logits = logits * scale
         if scaling := getattr(config, "logits_scaling", None):
@@ -170,7 +187,7 @@ class Receiver:
         # Gemma 3 turns keys of its sliding layers by other angles
         kind = [layer_kinds(self.model.config.get_text_config())[layer]] if self.ropes else []
         with torch.autocast(k_BHMK.device.type, enabled=False):
-            cos, sin = self.decoder.rotary_emb(k_BHMK.float(), positions_BM, *kind)
+            cos, sin = (x.to(k_BHMK.device) for x in self.decoder.rotary_emb(k_BHMK.float(), positions_BM, *kind))
             if back:
                 # some families lengthen keys as they turn them (YaRN): divide by it twice, once for the turn below
                 length = cos.square() + sin.square() if self.stretched(*kind) else 1
@@ -197,7 +214,7 @@ class Receiver:
 
     def place_embeddings(self, positions_BM: Tensor) -> Tensor:
         """Learned embeddings [B, M, E] of positions; of a place between two tokens, what lies between theirs."""
-        weight_TE = learned_positions(self.decoder)
+        weight_TE = learned_positions(self.decoder).to(positions_BM.device)
         below_BM = positions_BM.floor().long().clamp(0, weight_TE.shape[0] - 2)
         part_BM1 = (positions_BM - below_BM)[..., None].clamp(0, 1)
         return torch.lerp(weight_TE[below_BM].float(), weight_TE[below_BM + 1].float(), part_BM1.float())
@@ -213,6 +230,7 @@ class Receiver:
         positions_BT = skip + torch.arange(ids_BT.shape[1], device=self.device).expand_as(ids_BT)
         stats: dict[str, list[Tensor]] = {"k_mean": [], "k_std": [], "v_mean": [], "v_std": []}
         for layer, (k_BHTK, v_BHTK) in enumerate(read.kv):
+            k_BHTK, v_BHTK = k_BHTK.to(self.device), v_BHTK.to(self.device)
             flat = {
                 "k": self.rotate(k_BHTK[:, :, skip:].float(), positions_BT, layer, back=True),
                 "v": v_BHTK[:, :, skip:].float(),
@@ -225,11 +243,14 @@ class Receiver:
 
     def fingerprint(self) -> str:
         """Sixteen hex digits over shape and weights (as bfloat16: the same for a copy loaded in another precision)."""
-        digest = hashlib.sha256(repr(self.geometry.shape()).encode())
-        for name, tensor in sorted(frozen_weights(self.model).items()):
-            digest.update(f"{name}{tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().to("cpu", torch.bfloat16).contiguous().view(torch.uint8).numpy())
-        return digest.hexdigest()[:16]
+        weights = frozen_weights(self.model)
+        return hashed(self.geometry, weights) if self.identity is None else self.identity.of(self.geometry, weights)
+
+
+def device_of(module: Any) -> torch.device:
+    """Where a module computes: where its weights are, unless accelerate brings them there."""
+    at = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
+    return next(module.parameters()).device if at is None else torch.device(at)
 
 
 def learned_positions(decoder: Any) -> Tensor:
