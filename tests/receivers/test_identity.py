@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 
 import pytest
@@ -85,7 +84,7 @@ def test_a_hubs_snapshot_is_known_by_its_files(cached, tmp_path, monkeypatch):
     shutil.copytree(cached, home / "blobs")
     (home / "snapshots" / commit).mkdir(parents=True)
     for blob in (home / "blobs").iterdir():
-        os.symlink(blob, home / "snapshots" / commit / blob.name)
+        (home / "snapshots" / commit / blob.name).symlink_to(blob)
     (home / "refs").mkdir()
     (home / "refs" / "main").write_text(commit)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))

@@ -25,7 +25,7 @@ def kind_of(answer: str, cuts: list[list[str]]) -> str:
 
 def pieces(prompt: Prompt, answers: list[str]) -> list[list[str]]:
     """How a tokenizer cuts answers as they stand in the layout: pieces of the text, without the space around them."""
-    texts = [prompt.config.answer.format(answer=answer) for answer in answers]
+    texts = [prompt.answer_text(answer) for answer in answers]
     if not prompt.tokenizer.is_fast:
         rows = [[prompt.tokenizer.decode([token]) for token in ids] for ids in prompt.ids(texts)]
     else:

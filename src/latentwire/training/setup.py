@@ -149,7 +149,18 @@ def keep_teachers(config: TrainConfig, run: Run, stores: dict[str, Store | None]
 
 
 def make_wire(config: TrainConfig, texts: list[str], device: torch.device) -> tuple[Wire, list[str]]:
-    """The wire to train and the names of the links that learn."""
+    """The wire to train and the names of the links that learn. UserError: a receiver is on another device."""
+    wire, names = _made(config, texts, device)
+    for name in names:
+        if strange := set(wire.frozen[name].devices) - {wire.device}:
+            raise UserError(
+                f"links.{name}.load.device_map puts a receiver on {sorted(map(str, strange))[0]}, training on "
+                f"{wire.device}; a step needs both on one device, so leave it out (reading and evaluating do not)"
+            )
+    return wire, names
+
+
+def _made(config: TrainConfig, texts: list[str], device: torch.device) -> tuple[Wire, list[str]]:
     if not config.start:
         links = {name: link for name, link in config.wire.links.items() if name in (config.links or config.wire.links)}
         wire = Wire.create(replace(config.wire, links=links), texts, device)
@@ -191,7 +202,7 @@ def tokenise(
         raise UserError(f"corpus.longest ({corpus.longest}) must be at least the encoder's window "
                         f"({encoder.config.window}); give the same number to both")  # fmt: skip
     # what is stored depends on tokenizers, not on weights
-    layouts = {name: (tokenizer_hash(prompt.tokenizer), repr(prompt.config)) for name, prompt in prompts.items()}
+    layouts = {name: (tokenizer_hash(prompt.tokenizer), prompt.layout) for name, prompt in prompts.items()}
     general = {"encoder": encoder.reads(), "layouts": layouts, "seed": corpus_seed(config)}
 
     def kept(name: str, count: int, first: Any, make: Callable[[], Store]) -> Store:

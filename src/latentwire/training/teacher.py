@@ -180,7 +180,7 @@ def outcomes(logits_NV: Tensor, top: int) -> tuple[Tensor, Tensor]:
 def digest(receiver: Receiver, store: Store, top: int, question: bool) -> str:
     """Sixteen hex digits over all that the kept teacher depends on: the receiver's weights, its layout, the rows."""
     found = hashlib.sha256(f"{receiver.fingerprint()} {tokenizer_hash(receiver.tokenizer)}".encode())
-    found.update(f"{receiver.prompt.config!r} {top} {question} {PART}".encode())
+    found.update(f"{receiver.prompt.layout} {top} {question} {PART}".encode())
     for name in ("ids", "count", "questions", "asks", "length"):
         found.update(np.ascontiguousarray(store.read[receiver.name][name]).tobytes())
     assert store.many is not None
