@@ -13,8 +13,8 @@ never is.
 With ``chat`` the tokenizer's chat template stands around it. Head, context and question are the user's turn, so latents
 are inside of it; what the template puts between that turn and the assistant's is the anchor::
 
-    <|im_start|>user\\nContext: | latents | \\nQuestion: … | <|im_end|>\\n<|im_start|>assistant\\n | the answer<|im_end|>
-                head                        question                     anchor                         answer
+    <|im_start|>user\\nContext: | latents | \\nQuestion: … | <|im_end|>\\n<|im_start|>assistant\\n | answer<|im_end|>
+                head                        question                     anchor                      answer
 """
 
 from __future__ import annotations
