@@ -9,6 +9,7 @@ import types
 
 import pytest
 import torch
+from accelerate import dispatch_model
 from transformers import AutoModelForCausalLM, BloomConfig, Cohere2Config, DiffLlamaConfig, PhiConfig, Starcoder2Config
 
 from conftest import WORDS, tiny_tokenizer
@@ -125,6 +126,17 @@ def test_layers_that_accelerate_keeps_elsewhere_are_brought_in(tiny_readers):
     assert spread.device == torch.device("cpu") and spread.devices == [torch.device("cpu")] * 2
     assert generate(spread, read(spread), TAIL, 6, 6).ids == generate(plain, read(plain), TAIL, 6, 6).ids
     assert spread.fingerprint() == plain.fingerprint()
+
+
+@torch.no_grad()
+def test_hooks_around_every_module_as_four_bits_bring_them_lose_nothing(tiny_readers):
+    plain = load_receiver(tiny_readers["llama"])
+    model = AutoModelForCausalLM.from_pretrained(tiny_readers["llama"])
+    hooked = Receiver("llama", dispatch_model(model, {"": "cpu"}, force_hooks=True), plain.tokenizer)
+    assert hasattr(hooked.decoder, "_hf_hook")
+    for (k, v), (own_k, own_v) in zip(read(plain).kv, read(hooked).kv, strict=True):
+        assert torch.equal(k, own_k) and torch.equal(v, own_v)
+    assert generate(hooked, read(hooked), TAIL, 6, 6).ids == generate(plain, read(plain), TAIL, 6, 6).ids
 
 
 @torch.no_grad()

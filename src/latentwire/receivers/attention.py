@@ -101,10 +101,10 @@ class Layers:
 
 
 class Kept:
-    """A list in all but its type: accelerate copies lists on the way to a layer's device."""
+    """A list in all but its type: where accelerate has hooks, it copies lists on the way to a module's device."""
 
-    def __init__(self) -> None:
-        self.held: list[tuple[Tensor, Tensor]] = []
+    def __init__(self, held: list[tuple[Tensor, Tensor]]) -> None:
+        self.held = held
 
     def append(self, kv: tuple[Tensor, Tensor]) -> None:
         self.held.append(kv)
@@ -149,7 +149,7 @@ def route_prefix(model: nn.Module) -> Layers:
             if seen is None:
                 out = routed.run(layer, *args, **kwargs)
             else:
-                own: Any = [] if hook is None else Kept()
+                own: Any = [] if hook is None else Kept([])
                 out = routed.run(layer, *args, seen=own, **kwargs)
                 if not (own := list(own)):
                     raise TypeError("its layers have an attention of their own")

@@ -9,7 +9,16 @@ import torch
 from torch import Tensor
 
 from latentwire.prompt import Prompt, PromptConfig
-from latentwire.receivers.attention import NAME, additive, decoder_layers, own_causal, route_prefix, with_prefix, within
+from latentwire.receivers.attention import (
+    NAME,
+    Kept,
+    additive,
+    decoder_layers,
+    own_causal,
+    route_prefix,
+    with_prefix,
+    within,
+)
 from latentwire.receivers.families import layer_kinds
 from latentwire.receivers.geometry import Geometry
 from latentwire.receivers.identity import Identity, hashed
@@ -86,7 +95,7 @@ class Receiver:
         if self.geometry.sliding:
             extra["masks"] = self.sliding_masks(mask_B1TS, positions_BT, prefix)
         if seen is not None:
-            extra["seen"] = seen
+            extra["seen"] = Kept(seen)
         if room is not None:
             extra["room"] = room
         if prefix is not None and prefix.blocks:
