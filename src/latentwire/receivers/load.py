@@ -10,10 +10,7 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
-<<<<<<< HEAD
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
-=======
->>>>>>> de94b63 (Receivers by dtype, in 4 bits, by any attention, on any devices; other families prove themselves when they are loaded; fingerprints of large ones are kept)
 from transformers.utils import logging as transformers_logging
 
 from latentwire.errors import UserError
@@ -76,13 +73,14 @@ class LoadConfig:
 
 def check_receiver(path: str | Path) -> int | None:
     """The window in positions, if its config names one, of the causal LM at a checkpoint directory or hub id; weights
-    are not read. UserError: there is none."""
+    are not read. UserError: there is none, or one of a family that cannot be read with."""
     try:
         config = AutoConfig.from_pretrained(path)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot load a receiver from {path}: {' '.join(str(error).split())[:300]}") from None
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise UserError(f"{path} is a {config.model_type}, which is no causal language model; a receiver must be one")
+    check_config(config)
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
