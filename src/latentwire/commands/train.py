@@ -11,7 +11,7 @@ from latentwire.commands.options import DataDirOption, OutOption, SmokeOption, q
 
 SMOKE = (
     "steps=2 minutes=0 passages=3 asks=1 warmup=1 log_every=1 eval_every=2 save_every=2 "
-    "corpus.windows=8 corpus.contexts=8 corpus.made=8 corpus.written=0 corpus.dev=2 corpus.threads=1"
+    "corpus.windows=8 corpus.contexts=8 corpus.made=8 corpus.written=0 corpus.dev=3 corpus.threads=1"
 )
 
 
