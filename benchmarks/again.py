@@ -17,7 +17,7 @@ from readme_table import BLOCK, RESULTS, documents
 
 from latentwire.config import config_hash
 from latentwire.data.files import lines_of
-from latentwire.data.rows import read_examples
+from latentwire.data.rows import draw, read_examples
 from latentwire.data.squad import shipped_valid
 from latentwire.evaluation.results import key_of
 from latentwire.types import Example
@@ -36,9 +36,10 @@ def quoted() -> list[str]:
 
 def keep(results: dict[str, Path], n: int) -> dict[str, Any]:
     """F1 on the first ``n`` questions, from the answers of whole evaluations, by the name of their quoted file."""
-    first = {example.id for example in read_examples(shipped_valid())[:n]}
     found: dict[str, Any] = {"n": n}
     for name, directory in results.items():
+        whole = json.loads((directory / "results.json").read_text(encoding="utf-8"))
+        first = {example.id for example in asked(whole, n)}
         scores: dict[tuple, list[float]] = {}
         for line in lines_of(directory / "predictions.jsonl"):
             said = json.loads(line)
@@ -46,17 +47,22 @@ def keep(results: dict[str, Path], n: int) -> dict[str, Any]:
                 scores.setdefault(key_of(said), []).append(said["f1"])
         names = ("receiver", "condition", "ratio", "bits")
         rows = [dict(zip(names, key, strict=True)) | {"f1": round(sum(s) / len(s), 4)} for key, s in scores.items()]
-        found[name] = {"encoder": json.loads((directory / "results.json").read_text())["wire"]["encoder"], "rows": rows}
+        found[name] = {"encoder": whole["wire"]["encoder"], "rows": rows}
     return found
 
 
-def measure(name: str, examples: list[Example], wire_name: str, out: Path) -> list[Row]:
-    """The rows of a quoted file, measured on ``examples``."""
+def asked(whole: dict[str, Any], n: int) -> list[Example]:
+    """The first ``n`` questions of an evaluation, in its order: of all of them, or of those that its seed drew."""
+    return draw(read_examples(shipped_valid()), whole["data"]["n"], whole["seed"])[:n]
+
+
+def measure(name: str, n: int, wire_name: str, out: Path) -> list[Row]:
+    """The rows of a quoted file, measured on its first ``n`` questions."""
     from latentwire import Wire
     from latentwire.evaluation.runner import evaluate
 
     whole = json.loads((RESULTS / name).read_text(encoding="utf-8"))
-    rows = [row for row in whole["rows"] if not row["na"]]
+    rows, examples = [row for row in whole["rows"] if not row["na"]], asked(whole, n)
     wire = Wire.from_pretrained(wire_name, receivers=list(dict.fromkeys(row["receiver"] for row in rows)))
     if wire.fingerprint.hex() != whole["wire"]["encoder"]:
         sys.exit(f"error: {name} is of encoder {whole['wire']['encoder']}, {wire_name} has {wire.fingerprint.hex()}")
@@ -113,9 +119,9 @@ def main() -> None:
         return
     first = json.loads(FIRST.read_text(encoding="utf-8"))
     n = given.n or first["n"]
-    examples, off = read_examples(shipped_valid())[:n], 0
+    off = 0
     for name in given.only or quoted():
-        rows = compare(measure(name, examples, given.wire, given.out), first[name]["rows"] if n == first["n"] else [])
+        rows = compare(measure(name, n, given.wire, given.out), first[name]["rows"] if n == first["n"] else [])
         if n != first["n"]:
             rows = [row | {"off": False} for row in rows]
         show(name, rows)

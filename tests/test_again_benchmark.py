@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from latentwire.data.rows import read_examples
+from latentwire.data.rows import draw, read_examples
 from latentwire.data.squad import shipped_valid
 from latentwire.evaluation.runner import evaluate
 
@@ -35,7 +35,7 @@ def test_it_finds_what_readme_quotes_and_knows_it_on_the_first_questions(script)
 
 def test_a_wire_is_measured_again_and_a_figure_that_is_not_met_is_told(script, tiny_wire, tmp_path, monkeypatch):
     tiny_wire.save_pretrained(tmp_path / "wire")
-    examples = read_examples(shipped_valid())[:5]
+    examples = draw(read_examples(shipped_valid()), 5, 0)
     whole = tmp_path / "whole"
     evaluate(
         tiny_wire, examples, (4,), (16, 8), ["text", "none", "latents", "zero"], ["llama"], out=whole, progress=False
@@ -59,3 +59,10 @@ def test_a_wire_is_measured_again_and_a_figure_that_is_not_met_is_told(script, t
     script.FIRST.write_text(json.dumps(first))
     with pytest.raises(SystemExit, match="1 figures are further"):
         call("--wire", str(tmp_path / "wire"))
+
+
+def test_questions_that_were_drawn_are_drawn_again(script):
+    everything = read_examples(shipped_valid())
+    ids = [example.id for example in script.asked({"data": {"n": 20}, "seed": 3}, 5)]
+    assert ids == [example.id for example in draw(everything, 20, 3)[:5]] != [e.id for e in everything[:5]]
+    assert script.asked({"data": {"n": len(everything)}, "seed": 3}, 5) == everything[:5]
