@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface
 
 from latentwire.receivers.kernels import eager, flash, fused
@@ -90,6 +91,8 @@ class Layers:
         self.plain = type(decoder_layers(model)[0]).forward
         self.fast: Any = None
         self.run: Any = self.plain
+        self.again = False
+        """Keep nothing that a layer works out for the backward pass: work it out again there."""
 
     def compile(self, on: bool = True) -> None:
         """Use the compiled layer (made at the first call of each shape), or the plain one again."""
@@ -98,6 +101,28 @@ class Layers:
             torch._dynamo.config.recompile_limit = 64  # ty: ignore[invalid-assignment]
             self.fast = torch.compile(self.plain, dynamic=False)
         self.run = self.fast if on else self.plain
+
+    def __call__(self, layer: nn.Module, *args: Any, seen: Any = None, hooked: bool = False, **kwargs: Any) -> Any:
+        """What the layer gives. seen: receives its joined keys and values. hooked: accelerate has hooks in it."""
+
+        def work(*args: Any, **kwargs: Any) -> tuple[Any, list[tuple[Tensor, Tensor]]]:
+            if seen is None:
+                return self.run(layer, *args, **kwargs), []
+            # a list made here: the second time around, it would be filled once more
+            own: Any = Kept([]) if hooked else []
+            out = self.run(layer, *args, seen=own, **kwargs)
+            return out, list(own)
+
+        if self.again and torch.is_grad_enabled():
+            # dropout must draw the same again; frozen layers draw nothing
+            out, own = checkpoint(work, *args, use_reentrant=False, preserve_rng_state=layer.training, **kwargs)
+        else:
+            out, own = work(*args, **kwargs)
+        if seen is not None:
+            if not own:
+                raise TypeError("its layers have an attention of their own")
+            seen.append(own[0])
+        return out
 
 
 class Kept:
@@ -146,14 +171,7 @@ def route_prefix(model: nn.Module) -> Layers:
             hook = getattr(layer, "_hf_hook", None)
             if hook is not None:
                 args, kwargs = hook.pre_forward(layer, *args, **kwargs)
-            if seen is None:
-                out = routed.run(layer, *args, **kwargs)
-            else:
-                own: Any = [] if hook is None else Kept([])
-                out = routed.run(layer, *args, seen=own, **kwargs)
-                if not (own := list(own)):
-                    raise TypeError("its layers have an attention of their own")
-                seen.append(own[0])
+            out = routed(layer, *args, seen=seen, hooked=hook is not None, **kwargs)
             if hook is not None:
                 out = hook.post_forward(layer, out)
             for block in blocks:

@@ -93,6 +93,8 @@ def _numbers(config: TrainConfig) -> None:
     for name in ("accumulate", "keep"):
         if getattr(config, name) < 1:
             raise UserError(f"{name} is a number from 1, not {getattr(config, name)}")
+    if config.head_tokens < 0:
+        raise UserError(f"head_tokens is a number of tokens, or 0 for all, not {config.head_tokens}")
     for name in ("every", "gradients"):
         if getattr(config.diagnostics, name) < 0:
             raise UserError(f"diagnostics.{name} is 0 or more, not {getattr(config.diagnostics, name)}")

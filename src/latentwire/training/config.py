@@ -180,6 +180,10 @@ class TrainConfig:
     receivers: ``all`` in every step, or ``sampled``: one a step, drawn from seed and step, for a fraction of its cost.
     lean: weights of receivers in a step's mean loss (default 1 each): what the encoder keeps leans towards the heavier.
     accumulate: parts that a step of ``passages`` x ``accumulate`` passages is done in, one after another.
+    recompute: whose layers keep nothing for the backward pass and are worked out again in it, which takes about a third
+    more arithmetic and a small part of the memory: ``encoder``, ``receivers``, or names of links.
+    head_tokens: target tokens whose logits are there at a time; they are made again in the backward pass (0: all at
+    once, and kept).
     on_collapse: ``warn``, ``stop``, or ``halve`` the weights of the objectives on questions. keep: checkpoints kept.
     """
 
@@ -213,6 +217,8 @@ class TrainConfig:
     receivers: str = "all"
     lean: dict[str, float] = field(default_factory=dict)
     accumulate: int = 1
+    recompute: list[str] = field(default_factory=list)
+    head_tokens: int = 0
     text_warmup: TextWarmup = field(default_factory=TextWarmup)
     own_tokens: OwnTokens = field(default_factory=OwnTokens)
     diagnostics: DiagnosticsConfig = field(default_factory=DiagnosticsConfig)

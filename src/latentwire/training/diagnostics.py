@@ -84,8 +84,9 @@ class Diagnostics:
         passages."""
         latents = self.run.wire.encoder(work.source, draw.ratio)
         found: dict[str, Any] = {"latents": {"rms": rms(latents.z_BMD[latents.mask_BM])}, "receivers": {}}
-        for name, read in work.read.items():
+        for name in work.read:
             receiver = self.run.wire.get_receiver(name)
+            read = work.of(name, receiver.device)
             seen: list[tuple[Tensor, Tensor]] = []
             self.run.wire.prefix(name, latents, draw.mode, draw.slots, seen)
             slots_BSE, there_BS = seen[0]
@@ -103,8 +104,9 @@ class Diagnostics:
         wire, step = self.run.wire, self.run.step
         latents: Latents = widen(wire.encoder(work.source, draw.ratio), -(-step.least // (draw.slots or 1)))
         found = {}
-        for name, read in work.read.items():
+        for name in work.read:
             receiver = wire.get_receiver(name)
+            read = work.of(name, receiver.device)
             h_BRTE = row_states(receiver, wire.prefix(name, latents, draw.mode, draw.slots), read["rows"])
             own = work.labelled(step.objectives, h_BRTE, read["rows"], read["weight"] >= 1)
             logits_NV, right_N = first_answers(receiver, *own)
@@ -154,7 +156,7 @@ def first_figures(logits_NV: Tensor, right_N: Tensor, top: int, decode: Callable
 
 def norm(tensors: list[Tensor]) -> Tensor:
     """Euclidean norm of all numbers together."""
-    return torch.linalg.vector_norm(torch.stack([t.float().norm() for t in tensors]))
+    return torch.linalg.vector_norm(torch.stack([t.float().norm().to(tensors[0].device) for t in tensors]))
 
 
 def rms(x: Tensor) -> float:

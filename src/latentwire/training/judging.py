@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from latentwire.objectives.base import KeptTeacher, Objective, Said
 from latentwire.receivers import Receiver
@@ -63,28 +64,55 @@ def judge_targets(
     teacher: Tensor | KeptTeacher | None,
     judges: dict[str, Objective],
     fixed: Callable[..., Any] | None = None,
+    held: int = 0,
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """:func:`token_losses` of every target, [B, R, T - 1] each (the teacher's of as many passages as it read).
 
-    fixed: what judges every token of every row, targets or not: more arithmetic, but one shape for all steps.
+    fixed: what judges every token of every row, targets or not: more arithmetic, but one shape for all steps. held:
+    tokens whose logits are there at a time, see :func:`in_parts`.
     """
     labels, shape = ids_BRT[..., 1:], weight_BRT.shape
     student, measures = student_h[:, :, :-1], tuple(one.measure for one in judges.values())
     if fixed is not None:
         given = _each(teacher, lambda x: x.flatten(0, 2))
-        ce, right, found = fixed(receiver, student.flatten(0, 2), labels.flatten(), given, measures)
+        judge = in_parts(fixed, held) if held else fixed
+        ce, right, found = judge(receiver, student.flatten(0, 2), labels.flatten(), given, measures)
         found = [each.reshape(-1, *shape[1:]) for each in found]
         return ce.reshape(shape), right.reshape(shape), dict(zip(judges, found, strict=True))
     # targets may be few, and choosing them costs nothing where nothing waits
     picked = weight_BRT > 0
     some = _each(teacher, lambda x: x[picked[: len(x)]])
-    ce, right, found = token_losses(receiver, student[picked], labels[picked], some, measures)
+    judge = in_parts(token_losses, held) if held else token_losses
+    ce, right, found = judge(receiver, student[picked], labels[picked], some, measures)
     empty = torch.zeros(shape, dtype=ce.dtype, device=ce.device)
     judged = {}
     for (key, one), each in zip(judges.items(), found, strict=True):
         read = shape[0] if teacher is None or not one.taught else len(teacher)
         judged[key] = empty[:read].masked_scatter(picked[:read], each)
     return empty.masked_scatter(picked, ce), empty.masked_scatter(picked, right), judged
+
+
+def in_parts(judge: Callable[..., Any], held: int) -> Callable[..., Any]:
+    """The same as ``judge`` (:func:`token_losses`), of ``held`` tokens at a time. Logits are not kept for the backward
+    pass but made again there: of a large vocabulary they are more than all states of a step."""
+
+    def judged(
+        receiver: Receiver,
+        student_NE: Tensor,
+        labels_N: Tensor,
+        teacher: Tensor | KeptTeacher | None,
+        measures: tuple[Callable[[Said], Tensor], ...] = (),
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        parts = []
+        for start in range(0, max(len(labels_N), 1), held):
+            part = slice(start, start + held)
+            # the teacher has read the first tokens alone: of the last parts it has none, which is not no teacher
+            given = receiver, student_NE[part], labels_N[part], _each(teacher, lambda x, part=part: x[part]), measures
+            parts.append(checkpoint(judge, *given, use_reentrant=False, preserve_rng_state=False))
+        ce, right, found = zip(*parts, strict=True)
+        return torch.cat(ce), torch.cat(right), [torch.cat(each) for each in zip(*found, strict=True)]
+
+    return judged
 
 
 def _each(teacher: Tensor | KeptTeacher | None, change: Callable[[Tensor], Tensor]) -> Tensor | KeptTeacher | None:

@@ -35,7 +35,8 @@ class Loop:
         self.watch = CollapseWatch(config.watch, config.on_collapse, self.trainer.halve)
         self.stage_number = -1
         self.told_skipped = 0
-        self.peak = peak_flops(accelerator.device)
+        peak = peak_flops(accelerator.device)
+        self.peak = None if peak is None else peak * len(run.devices)
         self.began = time.monotonic()
 
     @property

@@ -54,12 +54,12 @@ class MuonAdamW(torch.optim.AdamW):
                 self._muon(group)
 
     def _muon(self, group: dict[str, Any]) -> None:
-        stacks: dict[tuple[int, ...], list[Tensor]] = {}
+        stacks: dict[tuple[Any, ...], list[Tensor]] = {}
         for p in group["params"]:
             if p.grad is not None:
                 # a tall matrix counts as its transpose, and equal shapes are made orthogonal in one product
-                stacks.setdefault(tuple(sorted(p.shape)), []).append(p)
-        for shape, members in stacks.items():
+                stacks.setdefault((p.device, *sorted(p.shape)), []).append(p)
+        for (_, *shape), members in stacks.items():
             for p in members:
                 if not self.state[p]:
                     # AdamW asks every state for a step when it is loaded

@@ -54,6 +54,11 @@ class Run:
     compiled: bool
     aside: list[Example] = field(default_factory=list)
 
+    @property
+    def devices(self) -> set[torch.device]:
+        """Where a step computes: the wire's device, and those of its receivers."""
+        return {self.wire.device, *(self.wire.frozen[name].device for name in self.names)}
+
     def compile(self, on: bool = True) -> None:
         """Compiled layers and losses on or off (off for everything that is not of the steps' fixed shapes)."""
         if not self.compiled:
@@ -109,8 +114,12 @@ def assemble(
     objectives = {name: objective.build() for name, objective in config.objectives.items()}
     least = max(-(-config.corpus.longest // ratio) for ratio in wire.ratios)
     step = Step(wire, objectives, config.corpus.row, least, names, config.lean)
+    step.held = config.head_tokens
     for name in names:
         wire.frozen[name].head()  # read now, or its odd shape would be compiled
+        wire.frozen[name].layers.again = bool({"receivers", name} & set(config.recompute))
+    for stack in wire.encoder.stacks:
+        stack.again = "encoder" in config.recompute
     wire.train()
     text_rows = sum(
         getattr(o.config, "rows", 1) for o in objectives.values() if o.role == "rows" and o.source == "text"
@@ -149,14 +158,18 @@ def keep_teachers(config: TrainConfig, run: Run, stores: dict[str, Store | None]
 
 
 def make_wire(config: TrainConfig, texts: list[str], device: torch.device) -> tuple[Wire, list[str]]:
-    """The wire to train and the names of the links that learn. UserError: a receiver is on another device."""
+    """The wire to train and the names of the links that learn. UserError: a receiver is on several devices, or
+    ``recompute`` names none that learns."""
     wire, names = _made(config, texts, device)
     for name in names:
-        if strange := set(wire.frozen[name].devices) - {wire.device}:
+        if len(strange := {*wire.frozen[name].devices, wire.frozen[name].device}) > 1:
             raise UserError(
-                f"links.{name}.load.device_map puts a receiver on {sorted(map(str, strange))[0]}, training on "
-                f"{wire.device}; a step needs both on one device, so leave it out (reading and evaluating do not)"
+                f"links.{name}.load.device_map spreads a receiver over {', '.join(sorted(map(str, strange)))}; a step "
+                "needs each receiver on one device, so name one, as in cuda:1 (reading and evaluating do not)"
             )
+    known = ["encoder", "receivers", *names]
+    if odd := [name for name in config.recompute if name not in known]:
+        raise UserError(f"recompute names {odd[0]!r}; it may name: {', '.join(known)}")
     return wire, names
 
 

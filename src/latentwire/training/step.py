@@ -52,11 +52,14 @@ class Step(nn.Module):
         self.lean = {name: (lean or {}).get(name, 1.0) for name in train}
         self.wire, self.objectives, self.width, self.least, self.train_links = wire, objectives, width, least, train
         heads = {name: nn.ModuleDict(self.fitted(name)) for name in train}
-        self.heads = nn.ModuleDict({name: own for name, own in heads.items() if len(own)}).to(wire.device)
+        heads = {name: own.to(wire.frozen[name].device) for name, own in heads.items() if len(own)}
+        self.heads = nn.ModuleDict(heads)
         self.gates = Gates(objectives).to(wire.device)
         self.fast_losses: Any = token_losses
         self.fixed = False
         """Judge every token of every row, targets or not: more arithmetic, but one shape for all steps."""
+        self.held = 0
+        """Tokens whose logits are there at a time (0: all); see ``judging.in_parts``."""
 
     def fitted(self, name: str) -> dict[str, nn.Module]:
         """What objectives train beside link ``name``, each that brings something of its own."""
@@ -143,10 +146,10 @@ class Step(nn.Module):
         metrics: dict[str, Tensor] = {}
         for name in work.read:
             loss, parts = self.one_receiver(name, work, parts_of, slots, mode)
-            total = total + self.lean[name] * loss
+            total = total + self.lean[name] * loss.to(total.device)
             if (own := self.wire.links[name].adapter.penalty()) is not None:  # ty: ignore[not-callable]
-                total = total + own
-            metrics |= {f"{name}/{key}": value for key, value in parts.items()}
+                total = total + own.to(total.device)
+            metrics |= {f"{name}/{key}": value.to(total.device) for key, value in parts.items()}
         total = total / sum(self.lean[name] for name in work.read)
         if far is not None:
             total, metrics = total + self.wire.books.config.commit * far, metrics | {"codes/far": far.detach()}
@@ -165,8 +168,10 @@ class Step(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of one receiver: the weighted objectives over its rows and its passages. packets: of each row, those
         that are read one behind the other."""
-        receiver, read = self.wire.get_receiver(name), work.read[name]
-        weights = dict(zip(work.active, work.weight_N.unbind(), strict=True))
+        receiver = self.wire.get_receiver(name)
+        at = receiver.device  # it may be another than the encoder's
+        read, progress = work.of(name, at), work.progress.to(at)
+        weights = dict(zip(work.active, work.weight_N.to(at).unbind(), strict=True))
         judges, few = self.judges(work), self.few(work)
         sending = [key for key in work.active if self.objectives[key].role == "passage"]
         ids_BRT = fed_BRT = read["rows"]
@@ -193,8 +198,9 @@ class Step(nn.Module):
         by_logits = {key: judge for key, judge in judges.items() if not judge.layers(receiver)}
         told = teacher if any(judge.taught for judge in by_logits.values()) else None
         ce_BRT, right_BRT, judged = judge_targets(
-            receiver, student_h, ids_BRT, weight_BRT, told, by_logits, self.fast_losses if self.fixed else None
-        )
+            receiver, student_h, ids_BRT, weight_BRT, told, by_logits, self.fast_losses if self.fixed else None,
+            self.held,
+        )  # fmt: skip
         for key, judge in judges.items():
             if not (inside := judge.layers(receiver)):
                 continue
@@ -215,7 +221,7 @@ class Step(nn.Module):
                 loss = loss + weights[key] * (ce * share).sum() / targets
                 parts[key] = ((ce * whole).sum() / targets).detach()
                 parts[f"{key}/right"] = ((right_BRT[:, rows] * whole).sum() / targets).detach()
-            of = Targets(ce.detach(), share, work.progress)
+            of = Targets(ce.detach(), share, progress)
             for (label, judge), by in zip(judges.items(), judged_by, strict=True):
                 extra = judged[label][:, rows]
                 part = judge.share(of)[: len(extra)]
@@ -226,7 +232,7 @@ class Step(nn.Module):
         if seen:
             own = dict(self.heads[name].items()) if name in self.heads else {}  # ty: ignore[not-callable]
             asked = {key: (self.objectives[key], weights[key], own.get(key)) for key in sending}
-            more, figures = sent_losses(self.wire, name, latents, seen[0], read, asked)
+            more, figures = sent_losses(self.wire, name, latents.to(at), seen[0], read, asked)
             loss, parts = loss + more, parts | figures
         if any(self.objectives[key].source == "questions" for key, _ in work.pieces):
             parts |= first_tokens(receiver, *work.labelled(self.objectives, student_h, ids_BRT, read["weight"] >= 1))

@@ -45,6 +45,10 @@ class Trainer:
             raise UserError(
                 "codes learn from what one process has seen; leave the draws of codes to a run of one process"
             )
+        if self.together.world > 1 and len(run.devices) > 1:
+            raise UserError(
+                "several processes need their receivers beside the wire; leave device_map out, or start one process"
+            )
         self.progress = Progress(total=config.steps)
         self.schedules = Schedules(config, run)
         graphs = self._graphs() if config.graphs else None
@@ -55,7 +59,8 @@ class Trainer:
         self.drawn = self.schedules.draws[0]
 
     def _graphs(self) -> Graphs | None:
-        if self.accelerator.device.type != "cuda" or not self.run.compiled:
+        # a recording is of one device
+        if self.accelerator.device.type != "cuda" or not self.run.compiled or len(self.run.devices) > 1:
             return None
         return Graphs(self.run.step, self.parameters, self.accelerator.autocast)
 
@@ -102,7 +107,7 @@ class Trainer:
         self.skipped += ~good
         for p in self.parameters:
             if p.grad is not None:
-                p.grad = torch.where(good, p.grad, 0.0)
+                p.grad = torch.where(good.to(p.grad.device), p.grad, 0.0)
         if looking:
             self.diagnose(kind, source, work, metrics, features)
         self.optimizer.step()

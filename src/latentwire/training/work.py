@@ -32,6 +32,10 @@ class Work:
     weight_N: Tensor
     progress: Tensor
 
+    def of(self, name: str, device: torch.device) -> dict[str, Tensor]:
+        """What receiver ``name`` reads, on its device."""
+        return {key: value.to(device, non_blocking=True) for key, value in self.read[name].items()}
+
     @property
     def passages(self) -> int:
         """How many passages there are."""
