@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from latentwire.commands.train import SMOKE
 from latentwire.config import load, read_yaml
 from latentwire.errors import UserError
+from latentwire.experiments.cost import wire_of
 from latentwire.training.config import TrainConfig
+from latentwire.training.loop import Loop
 from latentwire.training.run import check, train
 from latentwire.wire import Wire
 
@@ -18,6 +23,9 @@ ROOT = Path(__file__).resolve().parents[2]
 # readers, sentence encoders and askers are trained from configs of another kind; sweeps are not one run
 OTHERS = ("readers", "encoders", "askers", "sweeps")
 CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name not in OTHERS)
+HUB = {path for path in CONFIGS if path.parent == ROOT / "configs"}
+"""Configs for models of the hub; those of the same name in ``configs/smoke`` take their path on small readers."""
+SMOKE_8B = ROOT / "configs" / "smoke" / "llama8b_qwen7b_squad.yaml"
 IN_README = {path for path in CONFIGS if f"train {path.relative_to(ROOT)}" in (ROOT / "README.md").read_text()}
 
 
@@ -46,6 +54,8 @@ def run(path, corpus, tiny_readers, out: Path, *more: str) -> Path:
     stretch = 3.2 * whole["corpus"].get("stretch", 1.25)
     small += ["corpus.asked=96", f"corpus.stretch={stretch}", "corpus.shortest=16"]
     data = [f"corpus.text={corpus / 'text'}", f"corpus.questions={corpus / 'questions.jsonl'}"]
+    if "cache" in whole["objectives"].get("kl", {}):
+        data += [f"objectives.kl.cache={out.parent / 'teacher'}", f"corpus.cache={out.parent / 'cache'}"]
     return train(path, [*SMOKE.split(), *small, *data, *more], out=out)
 
 
@@ -55,13 +65,52 @@ def begun(tmp_path_factory, corpus, tiny_readers) -> Path:
     return run(ROOT / "configs" / "sandbox" / "wire.yaml", corpus, tiny_readers, tmp_path_factory.mktemp("begun"))
 
 
-@pytest.mark.parametrize("path", sorted(set(CONFIGS) - IN_README), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(set(CONFIGS) - IN_README - HUB - {SMOKE_8B}), ids=lambda path: path.stem)
 def test_it_runs(path, corpus, tmp_path, tiny_readers, begun):
     """On small readers: those of the README run with its other commands, on the readers that come along."""
     more = [f"start={begun}"] if "start" in read_yaml(path) else []
     wire = Wire.from_pretrained(run(path, corpus, tiny_readers, tmp_path / "run", *more))
     packet = wire.encode(["Letters were sent from Oslo."], ratio=wire.ratios[0])[0]
     assert all(isinstance(wire.receiver(name).generate(packet, "From where?"), str) for name in wire.receivers)
+
+
+@pytest.mark.parametrize("path", sorted({*HUB, *(ROOT / "configs" / "smoke").glob("*.yaml")}), ids=str)
+def test_a_dry_run_needs_no_model(path, monkeypatch, capsys):
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("something was asked of the network")
+
+    monkeypatch.setattr(socket, "create_connection", never)
+    monkeypatch.setattr(socket.socket, "connect", never)
+    train(path, dry_run=True)
+    shown = json.loads(capsys.readouterr().out)["config"]
+    assert list(shown["wire"]["links"]) == ["llama", "qwen2"]
+    assert [stage["name"] for stage in shown["stages"]] == ["align", "squad"]
+    if path in HUB:
+        assert all(link["load"]["dtype"] == "bfloat16" for link in shown["wire"]["links"].values())
+        assert (path.parent / "smoke" / path.name).is_file()
+        # what it would cost is not known where the models are not, and that is said
+        with pytest.raises(UserError, match="is not on this machine"):
+            wire_of(load(path, TrainConfig), {})
+
+
+def test_the_path_of_the_large_pair_goes_on_where_it_was_stopped(corpus, tiny_readers, tmp_path, monkeypatch):
+    more = ["steps=3", "eval_every=0", "save_every=1", "accumulate=2", "passages=2", "stages.1.score=0"]
+    whole = load_file(run(SMOKE_8B, corpus, tiny_readers, tmp_path / "whole", *more) / "model.safetensors")
+    advance, made = Loop.advance, []
+
+    def stopped(loop: Loop):
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(loop.progress.step)
+        return advance(loop)
+
+    monkeypatch.setattr(Loop, "advance", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(SMOKE_8B, corpus, tiny_readers, tmp_path / "broken", *more)
+    monkeypatch.setattr(Loop, "advance", advance)
+    again = load_file(run(SMOKE_8B, corpus, tiny_readers, tmp_path / "broken", *more) / "model.safetensors")
+    assert made == [0, 1] and (tmp_path / "broken" / "stages" / "align" / "wire").is_dir()
+    assert [name for name in whole if not torch.equal(whole[name], again[name])] == []
 
 
 def test_a_ratio_the_encoder_was_not_made_for_is_refused():
