@@ -8,7 +8,11 @@ import sys
 from pathlib import Path
 
 import torch
+import yaml
 from safetensors.torch import load_file
+
+from latentwire.training.loop import Loop
+from latentwire.training.run import train
 
 SCRIPT = """
 import sys
@@ -31,25 +35,43 @@ def go(loop, resume):
     rank = loop.together.rank
     kept = loop.run.wire.state_dict() | loop.run.step.own().state_dict()
     state = {name: tensor.contiguous().clone() for name, tensor in kept.items()}
-    save_file({**state, "losses": torch.stack(seen)}, out.parent / f"rank-{rank}.safetensors")
+    save_file({**state, "losses": torch.stack(seen)}, loop.out.with_name(f"{loop.out.name}-{rank}.safetensors"))
+    seen.clear()
 
 Loop.go, Loop.advance = go, advance
 gist = "objectives.gist={type: gist-head}"
 gated = "objectives.kl.weight={kind: gated, after: gist, over: 2}"
 train(sys.argv[1], ["steps=4", "eval_every=2", "save_every=2", gist, gated], out=out)
+train(sys.argv[3], ["passages=2"], out=out.with_name("half"))
 """
 
 
-def test_processes_see_other_passages_and_end_with_the_same_weights(tiny_config, tmp_path):
+def simple_tree(tree: dict, folder: Path) -> dict:
+    """A config whose loss is a mean over as many targets of each passage: one question each, one answer for all."""
+    lines = [
+        {"id": str(n), "context": f"Letter {n} went to Oslo in {1800 + n}.", "question": "Where?", "answers": ["Oslo"]}
+        for n in range(24)
+    ]
+    (folder / "oslo.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    corpus = {**tree["corpus"], "questions": str(folder / "oslo.jsonl"), "windows": 0, "made": 0, "dev": 0}
+    own = {"objectives": {"answer": {"type": "answer"}}, "stages": [{"until": 1.0, "questions": 1.0}], "asks": 1}
+    return {**tree, **own, "corpus": corpus, "steps": 3, "draws": [{"ratio": 4}], "eval_every": 0, "save_every": 0}
+
+
+def test_processes_see_other_passages_and_make_the_step_of_one_with_twice_as_many(
+    tiny_tree, tiny_config, tmp_path, monkeypatch
+):
+    simple = tmp_path / "simple.yaml"
+    simple.write_text(yaml.safe_dump(simple_tree(tiny_tree, tmp_path)))
     script = tmp_path / "two.py"
     script.write_text(SCRIPT)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*command, str(script), str(tiny_config), str(tmp_path / "run")],
+        [*command, str(script), str(tiny_config), str(tmp_path / "run"), str(simple)],
         capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    one, two = (load_file(tmp_path / f"rank-{rank}.safetensors") for rank in (0, 1))
+    one, two = (load_file(tmp_path / f"run-{rank}.safetensors") for rank in (0, 1))
     losses = one.pop("losses"), two.pop("losses")
     assert not torch.equal(*losses), "both drew the same passages"
     assert one.keys() == two.keys() and one["gates.smoothed_G"] != 0, "gates must open for all at once"
@@ -59,3 +81,16 @@ def test_processes_see_other_passages_and_end_with_the_same_weights(tiny_config,
     # files are written by the first process alone
     assert [row["step"] for row in rows if row["source"] != "dev"] == [1, 2, 3, 4]
     assert (Path(tmp_path) / "run" / "wire" / "model.safetensors").is_file()
+    # one process with the passages of both: the mean of their losses, at the first step and behind two updates
+    losses, advance = [], Loop.advance
+
+    def seen(loop: Loop):
+        left = advance(loop)
+        losses.append(left[1])
+        return left
+
+    monkeypatch.setattr(Loop, "advance", seen)
+    train(simple, ["passages=4"], out=tmp_path / "whole")
+    halves = [load_file(tmp_path / f"half-{rank}.safetensors")["losses"] for rank in (0, 1)]
+    assert not torch.equal(*halves)
+    torch.testing.assert_close(torch.stack(halves).mean(0), torch.stack(losses), atol=1e-4, rtol=1e-4)
