@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from latentwire.config import load
+from latentwire.training.check import check
+from latentwire.training.config import TrainConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+
 
 @pytest.fixture
 def script(monkeypatch):
     """A benchmark as a module, and its command with arguments."""
-    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "benchmarks"))
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
 
     def of(name: str):
         module = importlib.import_module(name)
@@ -116,3 +124,20 @@ def test_the_plain_loop_is_done_in_parts_where_memory_is_short(script, monkeypat
     assert scale.plain_side(loop, 1, 8)["parts"] == 4 and tried == [1, 2, 4, 4, 4, 4]
     tried.clear()
     assert scale.plain_side(loop, 1, 2) == {"fits": False} and tried == [1, 2]
+
+
+def test_what_the_page_types_makes_sense():
+    """Configs and overrides of each training command in docs/scale.md and in the example for SLURM."""
+    text = (ROOT / "docs" / "scale.md").read_text() + (ROOT / "examples" / "slurm" / "train.sbatch").read_text()
+    commands = re.findall(r"(?:latentwire train|train\.sbatch) (configs/\S+\.yaml)([^\n`]*)", text)
+    assert len(commands) > 8
+    for path, rest in commands:
+        overrides = [word for word in rest.split("#")[0].split() if re.fullmatch(r"[\w.]+=\S+", word)]
+        check(load(ROOT / path, TrainConfig, overrides))
+    words = re.findall(r"`([\w.]+=[^`\s]+)`", text)
+    assert any(word.startswith("wire.encoder") for word in words)
+    for word in words:
+        check(
+            load(ROOT / "configs" / "llama8b_qwen7b_squad.yaml", TrainConfig, [word.replace("kl.", "objectives.kl.")])
+        )
+    subprocess.run(["bash", "-n", str(ROOT / "examples" / "slurm" / "train.sbatch")], check=True)

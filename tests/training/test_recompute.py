@@ -7,6 +7,7 @@ import torch
 
 from latentwire.config import decode
 from latentwire.errors import UserError
+from latentwire.training import setup
 from latentwire.training.config import TrainConfig
 from latentwire.training.judging import token_losses
 from latentwire.training.setup import assemble, make_wire
@@ -76,3 +77,14 @@ def test_a_name_that_is_none_is_refused(tiny_tree):
     config = decode(TrainConfig, {**tiny_tree, "recompute": ["mistral"]})
     with pytest.raises(UserError, match="recompute names 'mistral'; it may name: encoder, receivers, llama, gemma"):
         make_wire(config, ["Letters were sent from Oslo."], torch.device("cpu"))
+
+
+def test_a_receiver_that_is_spread_is_refused_and_one_on_another_device_is_not(tiny_wire, monkeypatch):
+    monkeypatch.setattr(setup, "_made", lambda *_: (tiny_wire, ["llama"]))
+    cpu, other, llama = torch.device("cpu"), torch.device("meta"), tiny_wire.get_receiver("llama")
+    monkeypatch.setattr(llama, "devices", [cpu, other])
+    with pytest.raises(UserError, match=r"links\.llama\.load\.device_map spreads a receiver over cpu, meta"):
+        make_wire(TrainConfig(), [], cpu)
+    monkeypatch.setattr(type(llama), "device", other)
+    monkeypatch.setattr(llama, "devices", [other, other])
+    assert make_wire(TrainConfig(), [], cpu) == (tiny_wire, ["llama"])

@@ -167,6 +167,26 @@ def test_it_is_made_once_and_goes_on_where_it_was_stopped(wire, store, tmp_path,
         make(top=10_000)
 
 
+def test_processes_make_a_share_of_the_files_each(wire, store, tmp_path, monkeypatch):
+    monkeypatch.setattr(teacher, "PART", 1)
+    write, made, now = teacher._write, {0: 0, 1: 0}, [0]
+
+    def counted(*given) -> None:
+        made[now[0]] += 1
+        write(*given)
+
+    def of(rank: int, wait=lambda: None) -> teacher.Kept:
+        now[0] = rank
+        reader, read = wire.get_receiver("qwen2"), step_of(wire, "qwen2").teacher
+        return teacher.keep(reader, store, read, tmp_path, 16, False, share=(rank, 2), wait=wait)
+
+    monkeypatch.setattr(teacher, "_write", counted)
+    both = of(0, wait=lambda: of(1))
+    assert made == {0: 2, 1: 2}
+    alone = kept(wire, store, "qwen2", tmp_path / "alone")
+    assert torch.equal(both.ids, alone.ids) and torch.allclose(both.logs, alone.logs, atol=NEAR)
+
+
 @torch.no_grad()
 def test_32_tokens_of_the_shipped_reader_leave_less_than_a_tenth(tmp_path):
     wire = Wire.from_pretrained("sandbox", receivers=["llama"])

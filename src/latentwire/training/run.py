@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import InitProcessGroupKwargs, set_seed
 
 from latentwire.config import config_hash, encode, load, save
 from latentwire.environment import environment
@@ -20,6 +20,8 @@ from latentwire.training.config import TrainConfig
 from latentwire.training.loop import Loop
 from latentwire.training.setup import prepare
 
+WAIT = timedelta(hours=12)
+"""How long processes wait for one another before they give up."""
 ENVIRONMENT = "environment.jsonl"
 """A line for each time that a run was begun or gone on with: when, on what device, by how many processes, versions."""
 
@@ -50,7 +52,9 @@ def train(
     save(config, out / "config.yaml")
     set_seed(config.seed)
     on_gpu = torch.cuda.is_available() and config.device != "cpu"
-    accelerator = Accelerator(mixed_precision="bf16" if on_gpu else "no", cpu=not on_gpu)
+    # others wait while the first process tokenises, evaluates and answers: for large receivers longer than ten minutes
+    patient = InitProcessGroupKwargs(timeout=WAIT)
+    accelerator = Accelerator(mixed_precision="bf16" if on_gpu else "no", cpu=not on_gpu, kwargs_handlers=[patient])
     if accelerator.is_main_process:
         _begun(out / ENVIRONMENT, accelerator)
     run = prepare(config, data_dir, accelerator)

@@ -81,8 +81,7 @@ def prepare(config: TrainConfig, data: str | None, accelerator: Accelerator) -> 
     with accelerator.main_process_first():  # the others find its stores, where there is a cache
         stores = tokenise(config, wire, prompts, pairs, train, dev)
     run = assemble(config, wire, names, stores, device)
-    with accelerator.main_process_first():
-        keep_teachers(config, run, stores, accelerator)
+    keep_teachers(config, run, stores, accelerator)
     run.aside = dev
     return run
 
@@ -153,7 +152,8 @@ def keep_teachers(config: TrainConfig, run: Run, stores: dict[str, Store | None]
             begin = int(passages.asks_BR.min())
             question = any(bool(found.target_BRT[..., :begin].any()) for found in rows)
             kept = keep(run.wire.frozen[reader], store, run.step.teacher, judge.cache, judge.top, question,
-                        asks=config.asks, autocast=accelerator.autocast)  # fmt: skip
+                        asks=config.asks, autocast=accelerator.autocast, wait=accelerator.wait_for_everyone,
+                        share=(accelerator.process_index, accelerator.num_processes))  # fmt: skip
             batches.kept[reader] = kept.to(batches.device)
 
 

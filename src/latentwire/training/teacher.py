@@ -13,7 +13,7 @@ thirtieth to a fortieth with K = 128 (measured on questions that come along, of 
 latent); with all of the vocabulary but one token it is nothing.
 
 One file holds the questions of ``PART`` passages, in a folder named by what they were made from; a run that was stopped
-while they were made goes on with the next file.
+while they were made goes on with the next file, and several processes make every so many-th file each.
 """
 
 from __future__ import annotations
@@ -79,11 +79,15 @@ def keep(
     batch: int = 32,
     asks: int = 4,
     autocast: Callable[[], AbstractContextManager] | None = None,
+    share: tuple[int, int] = (0, 1),
+    wait: Callable[[], object] = lambda: None,
 ) -> Kept:
     """The kept teacher of all questions in ``store``, from ``directory`` as far as it is there.
 
     top: K. question: whether the tokens of questions are targets too. batch, asks: passages, and rows behind each, that
-    are read at a time. UserError: K is not below the size of the vocabulary.
+    are read at a time. share: number of this process and of all, each of which makes its part of the files; wait: what
+    then waits for the others. Files that are missing behind it, on another machine's disk, are made here as well.
+    UserError: K is not below the size of the vocabulary.
     """
     if not 1 <= top < receiver.geometry.vocab:
         raise UserError(f"kl.top is a number from 1 to below {receiver.geometry.vocab} (the vocabulary), not {top}")
@@ -94,15 +98,24 @@ def keep(
     folder = Path(directory) / f"teacher-{receiver.name}-{digest(receiver, store, top, question)}"
     folder.mkdir(parents=True, exist_ok=True)
     maker, parts = Maker(receiver, arrays, first, width, top, read, autocast), []
-    with progress(f"teacher of {receiver.name}", store.size) as show:
-        for start in range(0, store.size, PART):
-            end = min(start + PART, store.size)
-            path = folder / f"{start:07d}.npz"
-            if not path.is_file():
-                _write(path, *maker.passages(start, end, store.first, store.many, batch, asks))
-            with np.load(path, allow_pickle=False) as found:
-                parts.append((found["ids"], found["logs"]))
-            show(end, f"{end}/{store.size} passages")
+
+    def made(start: int) -> Path:
+        path, end = folder / f"{start:07d}.npz", min(start + PART, store.size)
+        if not path.is_file():
+            assert store.first is not None and store.many is not None
+            _write(path, *maker.passages(start, end, store.first, store.many, batch, asks))
+        return path
+
+    starts, (rank, world) = range(0, store.size, PART), share
+    mine = starts[rank::world]
+    with progress(f"teacher of {receiver.name}", len(mine)) as show:
+        for number, start in enumerate(mine, 1):
+            made(start)
+            show(number, f"{number}/{len(mine)} files of {PART} passages")
+    wait()
+    for start in starts:
+        with np.load(made(start), allow_pickle=False) as found:
+            parts.append((found["ids"], found["logs"]))
     ids, logs = (np.concatenate(pick) for pick in zip(*parts, strict=True))
     return Kept(torch.from_numpy(first).long(), torch.from_numpy(ids), torch.from_numpy(logs))
 

@@ -102,6 +102,7 @@ class Trainer:
         looking = self.together.main and self.diagnostics.due(progress.step + 1)
         features = self.diagnostics.features() if looking else {}
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.clip, error_if_nonfinite=False)
+        norm = norm.to(self.skipped.device)  # it is where the first gradient is
         # a step that is not a number must not reach the weights; zeroed gradients only let the moments decay
         good = torch.isfinite(norm)
         self.skipped += ~good
