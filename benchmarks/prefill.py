@@ -194,8 +194,6 @@ def main() -> None:
                             given.out.write_text(json.dumps(found, indent=1) + "\n")
         del wire, point
         fresh_peak()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
     print(table(found))
 
 

@@ -191,7 +191,7 @@ def main() -> None:
     accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
     home = accelerator.device
     if given.receivers == ["sandbox"]:
-        wire = sandbox(home)
+        wire, given.encoder = sandbox(home), "sandbox:llama"
     else:
         gpus = min(given.devices, torch.cuda.device_count(), len(given.receivers)) if home.type == "cuda" else 0
         # the encoder, with what its optimiser holds, is on the first GPU, beside the last receiver

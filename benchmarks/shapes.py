@@ -113,8 +113,7 @@ def attempt(work: Callable[[], T]) -> T | None:
     except torch.cuda.OutOfMemoryError:
         pass
     # outside of the except block, where the error would still hold the tensors
-    gc.collect()
-    torch.cuda.empty_cache()
+    fresh_peak()
     return None
 
 
@@ -125,8 +124,11 @@ def sync() -> None:
 
 
 def fresh_peak() -> None:
-    """Count peaks of memory from here on."""
+    """Free what nobody holds, and count peaks of memory from here on."""
+    if not torch.cuda.is_available():
+        return
     gc.collect()
+    torch.cuda.empty_cache()
     for number in range(torch.cuda.device_count()):
         torch.cuda.reset_peak_memory_stats(number)
 
