@@ -1,8 +1,9 @@
 """Measure again what README and cards quote, with the shipped weights: ``python benchmarks/again.py`` (make results).
 
-The first questions stand for all of them, so that a CPU can do it. Two figures stand beside each new one: what the
-quoted evaluation scored on the very same questions (``first.json``, made from its answers by ``--keep``), which must be
-met, and what it scored on all of them. Finished rows are kept: called again, it goes on where it was stopped.
+The first questions of each evaluation stand for all of them, so that a CPU can do it. Two figures stand beside each new
+one: what the quoted evaluation scored on the very same questions (``first.json``, made from its answers by ``--keep``),
+which must be met, and what it scored on all of them. Finished rows are kept: called again, it goes on where it was
+stopped.
 """
 
 from __future__ import annotations
