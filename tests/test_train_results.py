@@ -69,8 +69,14 @@ def test_data_is_seen_through_links_and_left_alone(chain, tmp_path):
     assert chain.view(data, tmp_path / "out") == folder
 
 
+def all_rows(tmp_path, **given):
+    """A command line that leaves nothing out but what is given."""
+    none = {"only": [], "receivers": [], "conditions": [], "ratios": [], "bits": "", "n": 0, "nq": ""}
+    return argparse.Namespace(**none | {"wire": "sandbox", "out": tmp_path} | given)
+
+
 def test_text_and_nothing_are_measured_once(sheets, tmp_path):
-    given = argparse.Namespace(only=[], nq="nq.jsonl", receivers=[], wire="sandbox", out=tmp_path, n=0)
+    given = all_rows(tmp_path, nq="nq.jsonl")
     todo = sheets.jobs(given)
     assert todo.keys() == sheets.SHEETS.keys()
     folders = {job.folder for own in todo.values() for job in own}
@@ -90,7 +96,15 @@ def test_text_and_nothing_are_measured_once(sheets, tmp_path):
 
 
 def test_nq_is_left_out_without_its_file(sheets, tmp_path):
-    given = argparse.Namespace(only=[], nq="", receivers=["gpt2"], wire="sandbox", out=tmp_path, n=0)
+    given = all_rows(tmp_path, receivers=["gpt2"])
     todo = sheets.jobs(given)
     assert "nq-valid.json" not in todo
     assert {job.receiver for own in todo.values() for job in own} == {"gpt2"}
+
+
+def test_some_of_the_rows_can_be_named(sheets, tmp_path):
+    given = all_rows(tmp_path, only=["sandbox-full.json"], conditions=["latents"], ratios=[4, 8], bits="16")
+    jobs = sheets.jobs(given)["sandbox-full.json"]
+    asked = {(job.receiver, job.conditions, job.ratios) for job in jobs if job.conditions != "text,none"}
+    assert asked == {(name, "latents", (ratio,)) for name in ("llama", "qwen2") for ratio in (4, 8)}
+    assert {job.bits for job in jobs} == {"16"}
