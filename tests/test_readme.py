@@ -65,7 +65,7 @@ def run(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     if argv[0] in SMOKED:
         argv.append("--smoke")
     if argv[0] == "train":  # the readers that come along are slow here: tests/training runs configs as they are
-        argv += ["optimizer=adamw", "draws=[{ratio: 4}, {ratio: 8, mode: prompt}]"]
+        argv += ["optimizer=adamw", "draws=[{ratio: 4}, {ratio: 8}]"]
     assert cli.main(argv) == 0, f"{line}\n{capsys.readouterr().err}"
 
 
