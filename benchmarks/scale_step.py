@@ -53,12 +53,12 @@ TOKENS, RATIO, ROW, ASKED, TOP = 256, 4, 40, 28, 32
 tokens of a kept teacher."""
 
 
-def config_of(passages: int, recompute: list[str], head_tokens: int, compiled: str) -> TrainConfig:
+def config_of(passages: int, recompute: list[str], head_tokens: int, compiled: str, optimizer: str) -> TrainConfig:
     """The run that the step is of."""
     return TrainConfig(
         objectives={"answer": AnswerConfig(question=0.2), "kl": KLConfig(top=TOP)},
         corpus=CorpusConfig(longest=TOKENS, row=ROW, asked=ROW, stretch=1.0),
-        stages=[Stage(1.0, 1.0)], draws=[Draw(RATIO)], steps=100_000, passages=passages, asks=1, optimizer="muon",
+        stages=[Stage(1.0, 1.0)], draws=[Draw(RATIO)], steps=100_000, passages=passages, asks=1, optimizer=optimizer,
         recompute=recompute, head_tokens=head_tokens, compile=compiled, rate=1e-4, encoder_rate=1e-5,
     )  # fmt: skip
 
@@ -185,6 +185,7 @@ def main() -> None:
     parser.add_argument("--recompute", nargs="*", default=[], help="encoder, receivers, or names of receivers")
     parser.add_argument("--head-tokens", type=int, default=0)
     parser.add_argument("--compile", choices=("auto", "never"), default="auto")
+    parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
     parser.add_argument("--sides", nargs="+", choices=("ours", "plain"), default=["ours", "plain"])
     parser.add_argument("--out", type=Path, help="file for the figures (JSON); written again behind each side")
     given = parser.parse_args()
@@ -197,7 +198,7 @@ def main() -> None:
         # the encoder, with what its optimiser holds, is on the first GPU, beside the last receiver
         places = [torch.device("cuda", (gpus - 1 - n) % gpus) if gpus else home for n in range(len(given.receivers))]
         wire = wire_of(dict(zip(given.receivers, places, strict=True)), given.encoder, home, (RATIO,))
-    config = config_of(given.passages, given.recompute, given.head_tokens, given.compile)
+    config = config_of(given.passages, given.recompute, given.head_tokens, given.compile, given.optimizer)
     run = ready(config, wire, home)
     loop = Loop(config, run, accelerator, Path())
     loop.enter_stage()
@@ -207,6 +208,7 @@ def main() -> None:
     found: dict[str, Any] = {**facts(home), "receivers": run.names, "places": sorted(map(str, run.devices))}
     found |= {"encoder": given.encoder, "passages": given.passages, "latents": -(-TOKENS // RATIO), "row": ROW}
     found |= {"recompute": given.recompute, "head_tokens": given.head_tokens, "compiled": run.compiled}
+    found |= {"optimizer": given.optimizer}
     found |= {"learning": learning, "flops": flops, "tokens": tokens, "sides": {}}
     for side in given.sides:
         if side == "ours":
