@@ -120,6 +120,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--passages", type=int, default=64, help="of a step")
     parser.add_argument("--windows", type=int, default=200_000, help="passages of text of the middle run")
     parser.add_argument("--made", type=int, default=90_000, help="passages with made questions of the middle run")
+    parser.add_argument(
+        "--run", nargs="*", default=[], metavar="NAME", help="single runs, as they are named in the file"
+    )
     parser.add_argument("--only", nargs="*", default=[], choices=[*CURVES, "causes"], help="of the curves")
     given = parser.parse_args(argv)
     given.corpus, given.out = {}, given.out.resolve()
@@ -141,12 +144,16 @@ def main(argv: list[str] | None = None) -> int:
         given.steps = 2
         smoke(given)
     todo = jobs(given)
-    wanted = points(given.only)
+    wanted = given.run or points(given.only)
     chosen = [run for run in todo if run[1]["name"] in wanted]
+    if unknown := set(given.run) - {job["name"] for _, job in todo}:
+        sys.exit(f"error: there is no run {min(unknown)!r}; there are: {', '.join(job['name'] for _, job in todo)}")
+
+    from latentwire.experiments.trial import write as write_json
 
     def write(failed: dict[str, str]) -> None:
         given.results.parent.mkdir(parents=True, exist_ok=True)
-        given.results.write_text(json.dumps(gathered(todo, failed, given), indent=1) + "\n", encoding="utf-8")
+        write_json(given.results, gathered(todo, failed, given))
 
     failed = run_all(chosen, given.parallel, write)
     print(table(json.loads(given.results.read_text(encoding="utf-8"))))

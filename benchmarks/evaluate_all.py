@@ -178,6 +178,10 @@ def main() -> int:
 
     gpus = processes.visible_gpus()
     processes.run_all(every, given.parallel, gpus, lambda job, gpu: run_one(job, gpu, given.parallel), over)
+    if failed:  # most often for want of memory beside others: once more, one at a time on each GPU
+        again, alone = [job for job in every if job.folder in failed], max(1, len(gpus))
+        failed.clear()
+        processes.run_all(again, alone, gpus, lambda job, gpu: run_one(job, gpu, alone), over)
     for name, own in todo.items():
         if any(job.folder in failed for job in own):
             print(f"{name}: not whole", file=sys.stderr)

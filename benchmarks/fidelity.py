@@ -117,13 +117,16 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split(":")[0] + ".")
     parser.add_argument("directory", type=Path, nargs="?", metavar="DIR", help="what an evaluation wrote")
+    parser.add_argument("--out", type=Path, help="write the figures there instead, and no page")
     parser.add_argument("--table", action="store_true", help="only fill the page from the file")
     given = parser.parse_args()
     if not given.table:
         if given.directory is None:
             parser.error("give the folder of an evaluation, or --table")
         found = fidelity(given.directory, read_examples(shipped_valid()))
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        (given.out or RESULTS).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        if given.out:
+            return
     found = json.loads(RESULTS.read_text(encoding="utf-8"))
     PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), found), encoding="utf-8")
 

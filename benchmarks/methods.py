@@ -93,9 +93,11 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         sys.exit(f"error: {error}")
 
+    from latentwire.experiments.trial import write as write_json
+
     def write(failed: dict[str, str]) -> None:
         given.results.parent.mkdir(parents=True, exist_ok=True)
-        given.results.write_text(json.dumps(gathered(todo, failed, given), indent=1) + "\n", encoding="utf-8")
+        write_json(given.results, gathered(todo, failed, given))
 
     failed = run_all(chosen, given.parallel, write)
     print(table(json.loads(given.results.read_text(encoding="utf-8"))))

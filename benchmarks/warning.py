@@ -127,7 +127,12 @@ def table(found: dict[str, Any]) -> str:
     for row in found["rows"]:
         if row["signal"] != "right":
             continue
-        line = [f"`{row['receiver']}`", f"{row['ratio']}×", f"{row['mean']:.2f}", f"{row['area']:.2f}"]
+        line = [
+            f"`{row['receiver']}`",
+            f"{row['ratio']}×",
+            f"{row['mean']:.2f}",
+            "" if row["area"] is None else f"{row['area']:.2f}",
+        ]
         for fifth in row["fifths"]:
             halves = [fifth[half]["retention"] for half in ("first", "second")]
             line.append(" / ".join("" if kept is None else f"{kept:.2f}" for kept in halves))
@@ -150,13 +155,16 @@ def main() -> None:
     parser.add_argument("directory", type=Path, nargs="?", metavar="DIR", help="what an evaluation wrote")
     parser.add_argument("--wire", default="sandbox")
     parser.add_argument("--receivers", nargs="*", help="default: all that were evaluated")
+    parser.add_argument("--out", type=Path, help="write the figures there instead, and no page")
     parser.add_argument("--table", action="store_true", help="only fill the page from the file")
     given = parser.parse_args()
     if not given.table:
         if given.directory is None:
             parser.error("give the folder of an evaluation, or --table")
         found = measure(given.directory, given.wire, read_examples(shipped_valid()), given.receivers)
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        (given.out or RESULTS).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        if given.out:
+            return
     PAGE.write_text(fill(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 
 

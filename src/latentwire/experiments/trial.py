@@ -156,7 +156,7 @@ def work(folder: Path) -> None:
 
 def write(path: Path, found: dict[str, Any]) -> None:
     """A JSON file that is there whole or not at all."""
-    part = path.with_name(f".{path.name}")
+    part = path.with_name(f".{path.name}.{os.getpid()}")  # several processes may have the same figures to write
     part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     part.replace(path)
 
