@@ -1,9 +1,9 @@
 """Measure again what README and cards quote, with the shipped weights: ``python benchmarks/again.py`` (make results).
 
-The first questions of each evaluation stand for all of them, so that a CPU can do it. Two figures stand beside each new
-one: what the quoted evaluation scored on the very same questions (``first.json``, made from its answers by ``--keep``),
-which must be met, and what it scored on all of them. Finished rows are kept: called again, it goes on where it was
-stopped.
+Some questions stand for all of them, so that a CPU can do it. Two figures stand beside each new one: what was scored
+on the very same questions before (``first.json``, made by ``--keep`` from an evaluation's answers), which must be met,
+and what is quoted. Where no answers were kept, what is quoted must lie in the new figure's interval. Finished rows are
+kept: called again, it goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ def quoted() -> list[str]:
 
 
 def keep(results: dict[str, Path], n: int) -> dict[str, Any]:
-    """F1 on the first ``n`` questions, from the answers of whole evaluations, by the name of their quoted file."""
+    """F1 on the first ``n`` questions, from the answers of whole evaluations, by the name of their quoted file; and
+    which questions these are the first of."""
     found: dict[str, Any] = {"n": n}
     for name, directory in results.items():
         whole = json.loads((directory / "results.json").read_text(encoding="utf-8"))
@@ -48,22 +49,28 @@ def keep(results: dict[str, Path], n: int) -> dict[str, Any]:
                 scores.setdefault(key_of(said), []).append(said["f1"])
         names = ("receiver", "condition", "ratio", "bits")
         rows = [dict(zip(names, key, strict=True)) | {"f1": round(sum(s) / len(s), 4)} for key, s in scores.items()]
-        found[name] = {"encoder": whole["wire"]["encoder"], "rows": rows}
+        of = {"n": whole["data"]["n"], "seed": whole["seed"]}
+        found[name] = {"encoder": whole["wire"]["encoder"], "of": of, "rows": rows}
     return found
 
 
 def asked(whole: dict[str, Any], n: int) -> list[Example]:
     """The first ``n`` questions of an evaluation, in its order: of all of them, or of those that its seed drew."""
-    return draw(read_examples(shipped_valid()), whole["data"]["n"], whole["seed"])[:n]
+    return drawn({"n": whole["data"]["n"], "seed": whole["seed"]}, n)
 
 
-def measure(name: str, n: int, wire_name: str, out: Path) -> list[Row]:
-    """The rows of a quoted file, measured on its first ``n`` questions."""
+def drawn(of: dict[str, int], n: int) -> list[Example]:
+    """The first ``n`` of as many questions as ``of`` says, drawn by its seed."""
+    return draw(read_examples(shipped_valid()), of["n"], of["seed"])[:n]
+
+
+def measure(name: str, n: int, wire_name: str, out: Path, of: dict[str, int]) -> list[Row]:
+    """The rows of a quoted file, measured on the first ``n`` questions of ``of``."""
     from latentwire import Wire
     from latentwire.evaluation.runner import evaluate
 
     whole = json.loads((RESULTS / name).read_text(encoding="utf-8"))
-    rows, examples = [row for row in whole["rows"] if not row["na"]], asked(whole, n)
+    rows, examples = [row for row in whole["rows"] if not row["na"]], drawn(of, n)
     wire = Wire.from_pretrained(wire_name, receivers=list(dict.fromkeys(row["receiver"] for row in rows)))
     if wire.fingerprint.hex() != whole["wire"]["encoder"]:
         sys.exit(f"error: {name} is of encoder {whole['wire']['encoder']}, {wire_name} has {wire.fingerprint.hex()}")
@@ -82,10 +89,17 @@ def measure(name: str, n: int, wire_name: str, out: Path) -> list[Row]:
 
 
 def compare(rows: list[Row], first: list[Row]) -> list[Row]:
-    """Rows with ``first``, what was scored on the same questions, and ``off``, whether that was not met."""
+    """Rows with ``first``, what was scored on the same questions, and ``off``, whether that was not met; where it is
+    not known, whether what is quoted lies outside of the row's own interval."""
     known = {key_of(row): row["f1"] for row in first}
-    found = [row | {"first": known.get(key_of(row))} for row in rows]
-    return [row | {"off": row["first"] is None or abs(row["f1"] - row["first"]) > NEAR} for row in found]
+    return [row | {"first": (one := known.get(key_of(row))), "off": differs(row, one)} for row in rows]
+
+
+def differs(row: Row, first: float | None) -> bool:
+    if first is not None:
+        return abs(row["f1"] - first) > NEAR
+    low, high = row["f1_ci"]
+    return not min(low, row["f1"] - NEAR) <= row["all"] <= max(high, row["f1"] + NEAR)
 
 
 def show(name: str, rows: list[Row]) -> None:
@@ -94,7 +108,7 @@ def show(name: str, rows: list[Row]) -> None:
     from rich.table import Table
 
     table = Table(title=name, title_justify="left")
-    for column in ("receiver", "given", "ratio", "bits", "F1 again", "then, same questions", "then, all", ""):
+    for column in ("receiver", "given", "ratio", "bits", "F1 again", "then, same questions", "quoted", ""):
         table.add_column(column)
     for row in rows:
         figures = [f"{row[key]:.3f}" if row[key] is not None else "" for key in ("f1", "first", "all")]
@@ -122,9 +136,8 @@ def main() -> None:
     n = given.n or first["n"]
     off = 0
     for name in given.only or quoted():
-        rows = compare(measure(name, n, given.wire, given.out), first[name]["rows"] if n == first["n"] else [])
-        if n != first["n"]:
-            rows = [row | {"off": False} for row in rows]
+        rows = measure(name, n, given.wire, given.out, first[name]["of"])
+        rows = compare(rows, first[name]["rows"] if n == first["n"] else [])
         show(name, rows)
         off += sum(row["off"] for row in rows)
     if off:

@@ -1,4 +1,4 @@
-"""What is kept of which answers: ``python benchmarks/fidelity.py DIR``, from what an evaluation of all questions wrote.
+"""What is kept of which answers: ``python benchmarks/fidelity.py DIR``, from what an evaluation wrote.
 
 Answers are told apart by what they are (a date, a number, a name, something else), by their words, and by where in the
 text they stand. For each group: F1 from text, from no context and from latents, and retention. The figures go to

@@ -30,7 +30,11 @@ def test_it_finds_what_readme_quotes_and_knows_it_on_the_first_questions(script)
         whole = json.loads((script.RESULTS / name).read_text())
         assert first[name]["encoder"] == whole["wire"]["encoder"], f"{name}: run python benchmarks/again.py --keep"
         keys = {script.key_of(row) for row in whole["rows"]}
-        assert {script.key_of(row) for row in first[name]["rows"]} == keys
+        kept = {script.key_of(row) for row in first[name]["rows"]}
+        # answers of every row of latents at 16 bits were kept, so that these are met question by question
+        assert kept <= keys
+        assert {key for row in whole["rows"] if row["condition"] == "latents" and row["bits"] == 16
+                for key in [script.key_of(row)]} <= kept  # fmt: skip
 
 
 def test_a_wire_is_measured_again_and_a_figure_that_is_not_met_is_told(script, tiny_wire, tmp_path, monkeypatch):

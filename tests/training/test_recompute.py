@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from latentwire.config import decode
 from latentwire.errors import UserError
 from latentwire.training import setup
-from latentwire.training.config import TrainConfig
+from latentwire.training.config import CorpusConfig, TrainConfig
 from latentwire.training.judging import token_losses
 from latentwire.training.setup import assemble, make_wire
 from training.test_passes import gradients
@@ -88,3 +90,12 @@ def test_a_receiver_that_is_spread_is_refused_and_one_on_another_device_is_not(t
     monkeypatch.setattr(type(llama), "device", other)
     monkeypatch.setattr(llama, "devices", [other, other])
     assert make_wire(TrainConfig(), [], cpu) == (tiny_wire, ["llama"])
+
+
+def test_a_receiver_with_too_few_positions_is_told_before_the_first_step(tiny_wire, monkeypatch):
+    monkeypatch.setattr(setup, "_made", lambda *_: (tiny_wire, ["llama"]))
+    monkeypatch.setattr(tiny_wire.get_receiver("llama"), "geometry", SimpleNamespace(rope=False, window=300))
+    with pytest.raises(UserError, match="llama has 300 positions, and rows of this corpus may take 384; lower"):
+        make_wire(TrainConfig(), [], torch.device("cpu"))
+    fewer = TrainConfig(corpus=CorpusConfig(stretch=0.9))
+    assert make_wire(fewer, [], torch.device("cpu"))[1] == ["llama"]

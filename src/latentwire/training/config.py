@@ -49,6 +49,11 @@ class CorpusConfig:
     cache: str = ""
     seed: int | None = None
 
+    @property
+    def most(self) -> int:
+        """Positions that a receiver's longest row may take: a passage as text, and what stands behind it."""
+        return int(self.longest * self.stretch) + max(self.row, self.asked)
+
 
 @dataclass
 class Draw:

@@ -112,7 +112,6 @@ def fits(config: TrainConfig, tree: dict[str, Any], settings: WireConfig, window
     if corpus.longest < wire.window:
         raise UserError(f"corpus.longest ({corpus.longest}) must be at least the window of {config.start} "
                         f"({wire.window}); set corpus.longest={wire.window}")  # fmt: skip
-    most = int(corpus.longest * corpus.stretch) + max(corpus.row, corpus.asked)
-    if window is not None and most > window:
-        raise UserError(f"the receiver has {window} positions, and rows of this corpus may take {most}; lower "
+    if window is not None and corpus.most > window:
+        raise UserError(f"the receiver has {window} positions, and rows of this corpus may take {corpus.most}; lower "
                         "corpus.stretch (longer passages are then left out), corpus.row or corpus.asked")  # fmt: skip

@@ -167,6 +167,14 @@ def make_wire(config: TrainConfig, texts: list[str], device: torch.device) -> tu
                 f"links.{name}.load.device_map spreads a receiver over {', '.join(sorted(map(str, strange)))}; a step "
                 "needs each receiver on one device, so name one, as in cuda:1 (reading and evaluating do not)"
             )
+    for name in names:
+        shape = wire.frozen[name].geometry
+        # rotated keys go on beyond what a model was trained on; a table of positions ends
+        if not shape.rope and config.corpus.most > shape.window:
+            raise UserError(
+                f"{name} has {shape.window} positions, and rows of this corpus may take {config.corpus.most}; lower "
+                "corpus.stretch (longer passages are then left out), corpus.row or corpus.asked"
+            )
     known = ["encoder", "receivers", *names]
     if odd := [name for name in config.recompute if name not in known]:
         raise UserError(f"recompute names {odd[0]!r}; it may name: {', '.join(known)}")
