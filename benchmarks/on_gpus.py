@@ -61,6 +61,8 @@ class Queue:
             (self.out / folder).mkdir(parents=True, exist_ok=True)
         self.done |= {path.name for path in (self.out / "done").iterdir()}
         self.todo = [job for job in self.todo if job.name not in self.done]
+        # jobs that were left out are waited for by nobody: what they make may be there
+        self.wanted = {job.name for job in self.todo}
 
     def places(self, job: Job) -> list[str]:
         """GPUs that a job would have now, the emptiest first; none if there is no room."""
@@ -73,7 +75,7 @@ class Queue:
         kept: list[Job] = []
         held: set[str] = set()
         for job in self.todo:
-            if not set(job.after) <= self.done:
+            if (set(job.after) & self.wanted) - self.done:
                 kept.append(job)
                 continue
             if self.clock() + job.seconds > self.until:

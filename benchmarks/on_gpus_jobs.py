@@ -60,6 +60,8 @@ def scale(given: argparse.Namespace) -> Iterator[Job]:
         for way, more in (("", ()), ("-encoder", ("--recompute", "encoder"))):
             name = f"scale-step-llama8b-{optimizer}{way}"
             words = (*one, "--sides", "ours", "--optimizer", optimizer, *more)
+            if not way:
+                words += ("--profile", str(results / "kernels-llama8b.txt"))
             if way or optimizer == "adamw":
                 yield Job(name.replace("scale-step", "scale-one"), [step(name, *words)], 45)
     yield Job("scale-sandbox", [step("scale-step-sandbox", "--receivers", "sandbox")], 70)

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from shapes import TEXTS, attempt, facts, fresh_peak, peak_gib, sync, wire_of
+from shapes import TEXTS, attempt, facts, fresh_peak, kernels, peak_gib, sync, wire_of
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -187,6 +187,7 @@ def main() -> None:
     parser.add_argument("--compile", choices=("auto", "never"), default="auto")
     parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
     parser.add_argument("--sides", nargs="+", choices=("ours", "plain"), default=["ours", "plain"])
+    parser.add_argument("--profile", type=Path, help="write a table of our step's kernels here")
     parser.add_argument("--out", type=Path, help="file for the figures (JSON); written again behind each side")
     given = parser.parse_args()
     accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
@@ -215,6 +216,8 @@ def main() -> None:
             run.compile()
             row = attempt(lambda: measured(loop.advance, given.steps)) or {"fits": False}
             row["parts"] = max(loop.trainer.passes.pieces.values(), default=1)
+            if given.profile and "step_seconds" in row:
+                kernels(loop.advance, side, given.profile)
             run.compile(False)
         else:
             for stack in [*wire.encoder.stacks, *(wire.frozen[name].layers for name in run.names)]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -121,6 +122,28 @@ def sync() -> None:
     """Wait for all GPUs."""
     for number in range(torch.cuda.device_count()):
         torch.cuda.synchronize(number)
+
+
+def kernels(work: Callable[[], Any], title: str, path: Path, times: int = 4) -> None:
+    """Append a table of what the time of ``work`` goes to, kernel by kernel, to a text file."""
+    from torch.profiler import ProfilerActivity, profile
+
+    cuda = torch.cuda.is_available()
+    kinds = [ProfilerActivity.CPU, ProfilerActivity.CUDA] if cuda else [ProfilerActivity.CPU]
+    begun = time.monotonic()
+    with profile(activities=kinds) as trace:
+        for _ in range(times):
+            work()
+        sync()
+    seconds = time.monotonic() - begun
+    key = "self_device_time_total" if cuda else "self_cpu_time_total"
+    table = trace.key_averages().table(sort_by=key, row_limit=60, max_name_column_width=90)
+    events = [e for e in trace.events() if str(e.device_type).endswith("CUDA")]
+    busy = sum(e.time_range.elapsed_us() for e in events) / 1e6
+    with path.open("a") as file:
+        file.write(
+            f"== {title}: {times} steps in {seconds:.3f} s, kernels {busy:.3f} s, {len(events)} of them\n{table}\n"
+        )
 
 
 def fresh_peak() -> None:

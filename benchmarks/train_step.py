@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from shapes import kernels, sync
 
 from latentwire.config import load
 from latentwire.data.rows import read_examples
@@ -80,11 +81,11 @@ def main() -> None:
         begun = time.monotonic()
         for _ in range(4 * len(loop.schedules.draws)):
             loop.advance()
-        _wait(cuda)
+        sync()
         first, begun = time.monotonic() - begun, time.monotonic()
         for _ in range(given.steps):
             loss = loop.advance()[1]
-        _wait(cuda)
+        sync()
         seconds = (time.monotonic() - begun) / given.steps
         row = loop.row(kind, loss, {}, torch.zeros(()), seconds)
         figures[kind] = {
@@ -97,36 +98,13 @@ def main() -> None:
         if cuda:
             figures[kind]["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
         if given.profile:
-            _profile(loop, kind, given.profile, cuda)
+            kernels(loop.advance, kind, given.profile)
         run.stores[other] = kept
         print(kind, figures[kind], flush=True)
     if given.out:
         given.out.write_text(
             json.dumps({"config": str(given.config), "overrides": given.overrides, **figures}, indent=1)
         )
-
-
-def _wait(cuda: bool) -> None:
-    if cuda:
-        torch.cuda.synchronize()
-
-
-def _profile(loop: Loop, kind: str, path: Path, cuda: bool) -> None:
-    from torch.profiler import ProfilerActivity, profile
-
-    kinds = [ProfilerActivity.CPU, ProfilerActivity.CUDA] if cuda else [ProfilerActivity.CPU]
-    begun = time.monotonic()
-    with profile(activities=kinds) as trace:
-        for _ in range(4):
-            loop.advance()
-        _wait(cuda)
-    seconds = time.monotonic() - begun
-    key = "self_device_time_total" if cuda else "self_cpu_time_total"
-    table = trace.key_averages().table(sort_by=key, row_limit=60, max_name_column_width=90)
-    events = [e for e in trace.events() if str(e.device_type).endswith("CUDA")]
-    busy = sum(e.time_range.elapsed_us() for e in events) / 1e6
-    with path.open("a") as file:
-        file.write(f"== {kind}: 4 steps in {seconds:.3f} s, kernels {busy:.3f} s, {len(events)} of them\n{table}\n")
 
 
 if __name__ == "__main__":

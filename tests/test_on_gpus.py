@@ -66,6 +66,10 @@ def test_nothing_is_begun_that_would_last_too_long(script, tmp_path):
     assert queue.run() == ["long"] and queue.late == ["long"]
 
 
+def test_what_was_left_out_is_not_waited_for(script, tmp_path):
+    assert script.Queue([job(script, "b", after=("a",))], {"0": 1.0}, tmp_path).run() == []
+
+
 def test_names_choose_and_order(script):
     todo = [job(script, name) for name in ("scale-a", "curves-a", "scale-b", "codes")]
     assert [each.name for each in script.chosen(todo, ["codes", "scale"])] == ["codes", "scale-a", "scale-b"]
