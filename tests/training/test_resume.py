@@ -12,10 +12,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from latentwire.cli import main
 from latentwire.errors import UserError
+from latentwire.training import checkpoint
+from latentwire.training.journal import Journal
+from latentwire.training.loop import Loop
 from latentwire.training.run import train
+from latentwire.training.stopping import Stopping
 
 
 def command(config: Path, out: Path, *overrides: str) -> list[str]:
@@ -70,3 +76,76 @@ def test_a_damaged_checkpoint_is_passed_over(tiny_config, tmp_path, caplog):
     again = load_file(train(tiny_config, out=tmp_path / "run") / "model.safetensors")
     assert "damaged" in caplog.text
     assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_a_run_that_is_told_to_stop_saves_first_and_ends_as_an_unbroken_one(tiny_config, tmp_path, monkeypatch, caplog):
+    more = ("steps=6", "save_every=0")
+    whole = load_file(train(tiny_config, more, out=tmp_path / "whole") / "model.safetensors")
+    advance, handler = Loop.advance, signal.getsignal(signal.SIGTERM)
+
+    def told(loop: Loop):
+        left = advance(loop)
+        if loop.progress.step == 4:
+            signal.raise_signal(signal.SIGTERM)
+        return left
+
+    monkeypatch.setattr(Loop, "advance", told)
+    out = tmp_path / "told"
+    assert main(["train", str(tiny_config), *more, "--out", str(out)]) == 143
+    assert "saved at step 4; the same command goes on from there" in caplog.text
+    assert [kept.name for kept in (out / "checkpoints").iterdir()] == ["step-0000004"]
+    assert signal.getsignal(signal.SIGTERM) == handler
+    monkeypatch.setattr(Loop, "advance", advance)
+    again = load_file(train(tiny_config, more, out=out) / "model.safetensors")
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_a_second_signal_is_obeyed_at_once():
+    with pytest.raises(SystemExit) as stop, Stopping() as stopping:
+        signal.raise_signal(signal.SIGTERM)
+        assert stopping.asked
+        signal.raise_signal(signal.SIGTERM)
+    assert stop.value.code == 143
+
+
+def test_a_full_disk_costs_the_oldest_checkpoint_or_this_one_but_not_the_run(
+    tiny_config, tmp_path, monkeypatch, caplog
+):
+    plain, left = checkpoint.save_file, {"room": 0}
+
+    def save_file(tensors, path):
+        if left["room"] <= len(list((tmp_path / "run" / "checkpoints").glob("step-*"))):
+            path.write_bytes(b"half of")
+            raise SafetensorError("I/O error: No space left on device")
+        plain(tensors, path)
+
+    monkeypatch.setattr(checkpoint, "save_file", save_file)
+    config = ("steps=3", "save_every=1", "eval_every=0")
+    with pytest.raises(OSError, match="No space left"):  # the last one: without it, there is nothing to go on from
+        train(tiny_config, config, out=tmp_path / "run")
+    assert "step 1 was not saved (I/O error: No space left on device); the run goes on" in caplog.text
+    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
+    left["room"] = 2
+    train(tiny_config, config, out=tmp_path / "run")
+    assert "trying again without step-0000001" in caplog.text
+    # the last step is written twice, and each time something had to go
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-0000003"]
+
+
+def test_a_journal_that_cannot_be_written_is_told_once(tmp_path, monkeypatch, caplog):
+    journal = Journal(tmp_path, 0, main=True)
+    monkeypatch.setattr(Path, "open", lambda *_, **__: (_ for _ in ()).throw(OSError("No space left on device")))
+    journal.metrics({"step": 1})
+    journal.metrics({"step": 2})
+    assert caplog.text.count("cannot be written (No space left on device); the run goes on without") == 1
+
+
+def test_a_folder_of_damaged_checkpoints_is_not_started_over_unasked(tiny_config, tmp_path):
+    out = tmp_path / "run"
+    train(tiny_config, ["steps=2"], out=out)
+    for kept in (out / "checkpoints").glob("step-*"):
+        (kept / "wire.safetensors").write_bytes(b"\0" * 100)
+    with pytest.raises(UserError, match="no checkpoint in .* is whole; --no-resume starts over"):
+        train(tiny_config, ["steps=2"], out=out)
+    assert list((out / "checkpoints").iterdir())
+    train(tiny_config, ["steps=2"], out=out, resume=False)

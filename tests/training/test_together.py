@@ -15,12 +15,15 @@ from latentwire.training.loop import Loop
 from latentwire.training.run import train
 
 SCRIPT = """
+import os
+import signal
 import sys
 from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from latentwire.training.loop import Loop
 from latentwire.training.run import train
+from latentwire.training.stopping import Stopped
 
 out, plain, seen = Path(sys.argv[2]), Loop.go, []
 cut = Loop.advance
@@ -43,6 +46,18 @@ gist = "objectives.gist={type: gist-head}"
 gated = "objectives.kl.weight={kind: gated, after: gist, over: 2}"
 train(sys.argv[1], ["steps=4", "eval_every=2", "save_every=2", gist, gated], out=out)
 train(sys.argv[3], ["passages=2"], out=out.with_name("half"))
+
+def told(loop):
+    left = cut(loop)
+    if loop.progress.step == 2 and loop.together.rank == 1:
+        os.kill(os.getpid(), signal.SIGTERM)  # one of them alone is told
+    return left
+
+Loop.advance = told
+try:
+    train(sys.argv[3], ["passages=2", "steps=9"], out=out.with_name("told"))
+except Stopped as stop:
+    print("stopped at", stop.step, stop.code)
 """
 
 
@@ -71,6 +86,8 @@ def test_processes_see_other_passages_and_make_the_step_of_one_with_twice_as_man
         capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
+    # both left behind the same step, the first one at which both knew
+    assert done.stdout.count("stopped at 3 143") == 2
     one, two = (load_file(tmp_path / f"run-{rank}.safetensors") for rank in (0, 1))
     losses = one.pop("losses"), two.pop("losses")
     assert not torch.equal(*losses), "both drew the same passages"
@@ -94,3 +111,7 @@ def test_processes_see_other_passages_and_make_the_step_of_one_with_twice_as_man
     halves = [load_file(tmp_path / f"half-{rank}.safetensors")["losses"] for rank in (0, 1)]
     assert not torch.equal(*halves)
     torch.testing.assert_close(torch.stack(halves).mean(0), torch.stack(losses), atol=1e-4, rtol=1e-4)
+    # what two processes have left, one goes on with
+    losses.clear()
+    train(simple, ["passages=2", "steps=9"], out=tmp_path / "told")
+    assert len(losses) == 6 and (tmp_path / "told" / "wire" / "model.safetensors").is_file()

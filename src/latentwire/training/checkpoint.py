@@ -18,6 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from latentwire.errors import UserError
+
 log = logging.getLogger(__name__)
 
 
@@ -56,11 +58,33 @@ def save(
 ) -> Path:
     """Write ``directory/step-N`` so that it is there whole or not at all, then drop all but the newest ``keep``.
 
-    own: what training keeps beside the wire; a file of its own, if there is anything.
+    own: what training keeps beside the wire; a file of its own, if there is anything. OSError: it could not be written,
+    not even in the place of the oldest of several; what was there before still is, but for that one.
     """
     final = directory / f"step-{progress.step:07d}"
     part = directory / f".part-{os.getpid()}"
-    shutil.rmtree(part, ignore_errors=True)
+    while True:
+        shutil.rmtree(part, ignore_errors=True)
+        try:
+            _write(part, wire, optimizer, progress, own)
+            break
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(part, ignore_errors=True)  # on a full disk it stands in everyone's way
+            older = sorted(directory.glob("step-*"))[:-1]
+            if not older:
+                raise OSError(*error.args) from error
+            log.warning("step %d cannot be saved (%s); trying again without %s", progress.step, error, older[0].name)
+            shutil.rmtree(older[0], ignore_errors=True)
+    shutil.rmtree(final, ignore_errors=True)
+    os.replace(part, final)
+    for old in sorted(directory.glob("step-*"))[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def _write(
+    part: Path, wire: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, own: nn.Module | None
+) -> None:
     part.mkdir(parents=True)
     for name, module in (("wire", wire), ("own", own)):
         if module is not None and (state := module.state_dict()):
@@ -71,18 +95,15 @@ def save(
             moments[f"{number}.{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
     save_file(moments, part / "optimizer.safetensors")
     (part / "progress.json").write_text(json.dumps(asdict(progress), indent=1))
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(part, final)
-    for old in sorted(directory.glob("step-*"))[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
-    return final
 
 
 def load(
     directory: Path, wire: nn.Module, optimizer: torch.optim.Optimizer, own: nn.Module | None = None
 ) -> Progress | None:
-    """Restore the newest checkpoint that is whole; a damaged one is reported and the one before it is used."""
-    for path in sorted(directory.glob("step-*"), reverse=True):
+    """Restore the newest checkpoint that is whole; a damaged one is reported and the one before it is used. None: there
+    is none. UserError: there are some, and all are damaged."""
+    found = sorted(directory.glob("step-*"), reverse=True)
+    for path in found:
         try:
             weights = load_file(path / "wire.safetensors")
             kept = load_file(path / "own.safetensors") if own is not None and own.state_dict() else {}
@@ -100,4 +121,6 @@ def load(
             state.setdefault(int(number), {})[leaf] = value
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         return progress
+    if found:
+        raise UserError(f"no checkpoint in {directory} is whole; --no-resume starts over, and removes them")
     return None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
+log = logging.getLogger(__name__)
 FILES = ("metrics.jsonl", "diagnostics.jsonl")
 
 
@@ -17,7 +19,7 @@ class Journal:
     """
 
     def __init__(self, out: Path, step: int, main: bool) -> None:
-        self.main, self.files = main, {}
+        self.main, self.files, self.told = main, {}, False
         if not main:
             return
         for name in FILES:
@@ -36,9 +38,15 @@ class Journal:
         self._write(FILES[1], row)
 
     def _write(self, name: str, row: dict[str, Any]) -> None:
-        if self.main:
+        if not self.main:
+            return
+        try:
             with self.files[name].open("a") as file:
                 file.write(json.dumps(row) + "\n")
+        except OSError as error:  # a full disk: hours of training are worth more than a line about them
+            if not self.told:
+                log.warning("%s cannot be written (%s); the run goes on without", self.files[name], error)
+            self.told = True
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

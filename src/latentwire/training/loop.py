@@ -18,6 +18,7 @@ from latentwire.training.checkpoint import Progress
 from latentwire.training.config import TrainConfig
 from latentwire.training.journal import Journal
 from latentwire.training.setup import Run
+from latentwire.training.stopping import Stopped, Stopping
 from latentwire.training.throughput import peak_flops, speed
 from latentwire.training.trainer import Trainer
 from latentwire.training.watch import CollapseWatch
@@ -86,7 +87,7 @@ class Loop:
         run.compile()
         marked, marked_step, before = time.monotonic(), progress.step, progress.seconds
         main = self.together.main
-        with training_bar(config.steps or None, quiet=not main) as bar:
+        with Stopping() as stopping, training_bar(config.steps or None, quiet=not main) as bar:
             while not self.finished(before):
                 source, loss, metrics, norm = self.advance()
                 now = time.monotonic()
@@ -104,6 +105,8 @@ class Loop:
                     self.evaluate()
                 if saves:
                     self.save()
+                if self.together.any(stopping.asked, self.accelerator.device) and not self.finished(before):
+                    self.stop(saved=bool(saves))
                 if logs or evaluates or saves:
                     marked, marked_step = time.monotonic(), progress.step
         if main and progress.evaluated != progress.step:
@@ -113,8 +116,16 @@ class Loop:
         run.wire.eval()
         if main:
             run.wire.save_pretrained(self.out / "wire")
-            self.save()
+            self.save(last=True)
         self.accelerator.wait_for_everyone()
+
+    def stop(self, saved: bool) -> None:
+        """Leave the run where it is, saved. Raises :class:`Stopped`, or OSError if it cannot be."""
+        if self.together.main and not saved:
+            self.save(last=True)
+        self.accelerator.wait_for_everyone()
+        log.warning("told to stop: saved at step %d; the same command goes on from there", self.progress.step)
+        raise Stopped(self.progress.step)
 
     def restore(self, resume: bool) -> None:
         """Go on from the newest whole checkpoint; or start over, then nothing of an earlier run may be mistaken for
@@ -131,13 +142,18 @@ class Loop:
             shutil.rmtree(folder, ignore_errors=True)
         trainer.journal = Journal(self.out, self.progress.step, self.together.main)
 
-    def save(self) -> None:
-        """Write a checkpoint."""
+    def save(self, last: bool = False) -> None:
+        """Write a checkpoint. On a full disk the run goes on without it, but for the last: that is an OSError."""
         trainer, progress = self.trainer, self.progress
         progress.skipped = int(trainer.skipped)
         progress.watch, progress.events, progress.pieces = self.watch.state, self.watch.events, trainer.passes.pieces
         folder, own = self.out / "checkpoints", self.run.step.own()
-        checkpoint.save(folder, self.run.wire, trainer.optimizer, progress, own, self.config.keep)
+        try:
+            checkpoint.save(folder, self.run.wire, trainer.optimizer, progress, own, self.config.keep)
+        except OSError as error:
+            if last:
+                raise
+            log.warning("step %d was not saved (%s); the run goes on", progress.step, error)
 
     def evaluate(self) -> None:
         """Losses on the slice kept aside, and the best wire by them."""

@@ -18,6 +18,7 @@ class Together:
 
     def __init__(self, rank: int = 0, world: int = 1) -> None:
         self.rank, self.world = rank, world
+        self._said: Tensor | None = None
 
     @property
     def main(self) -> bool:
@@ -60,6 +61,15 @@ class Together:
             distributed.all_reduce(figures)
             figures = figures / self.world
         return figures
+
+    def any(self, said: bool, device: torch.device) -> bool:
+        """Whether any process said so: at this call if there is one, else at the call before. So the answer is there
+        when it is looked at, and no device waits; all processes get the same one."""
+        if self.world == 1:
+            return said
+        before, self._said = self._said, torch.tensor([float(said)], device=device)
+        distributed.all_reduce(self._said, distributed.ReduceOp.MAX)
+        return before is not None and bool(before.item())
 
     def agree(self, number: int, device: torch.device) -> int:
         """The first process's ``number``."""
