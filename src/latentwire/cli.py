@@ -23,6 +23,7 @@ from latentwire.commands import (
     inspect,
     join,
     packets,
+    plan,
     report,
     serve,
     store,
@@ -63,6 +64,7 @@ def _root(
 
 app.command("demo")(demo.demo)
 app.command("train")(train.train)
+app.command("plan")(plan.plan)
 app.command("join")(join.join)
 app.command("sweep")(sweep.sweep)
 app.command("eval")(evaluate.evaluate)

@@ -108,9 +108,7 @@ def test_a_second_signal_is_obeyed_at_once():
     assert stop.value.code == 143
 
 
-def test_a_full_disk_costs_the_oldest_checkpoint_or_this_one_but_not_the_run(
-    tiny_config, tmp_path, monkeypatch, caplog
-):
+def test_a_full_disk_costs_a_checkpoint_and_not_the_run(tiny_config, tmp_path, monkeypatch, caplog):
     plain, left = checkpoint.save_file, {"room": 0}
 
     def save_file(tensors, path):
@@ -145,7 +143,7 @@ def test_a_folder_of_damaged_checkpoints_is_not_started_over_unasked(tiny_config
     train(tiny_config, ["steps=2"], out=out)
     for kept in (out / "checkpoints").glob("step-*"):
         (kept / "wire.safetensors").write_bytes(b"\0" * 100)
-    with pytest.raises(UserError, match="no checkpoint in .* is whole; --no-resume starts over"):
+    with pytest.raises(UserError, match=r"no checkpoint in .* is whole; --no-resume starts over"):
         train(tiny_config, ["steps=2"], out=out)
     assert list((out / "checkpoints").iterdir())
     train(tiny_config, ["steps=2"], out=out, resume=False)

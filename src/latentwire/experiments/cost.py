@@ -14,7 +14,7 @@ from latentwire.experiments.grid import Planned
 from latentwire.shipped import resolve
 from latentwire.training.config import TrainConfig
 from latentwire.training.setup import make_wire
-from latentwire.training.throughput import step_flops
+from latentwire.training.throughput import step_flops, taught
 from latentwire.wire import Wire
 
 MODELS = ("receiver", "init", "start", "anchor")
@@ -82,13 +82,8 @@ def wire_of(config: TrainConfig, kept: dict[str, tuple[Wire, list[str]]]) -> tup
 def flops_of(config: TrainConfig, wire: Wire, names: list[str]) -> float:
     """FLOPs of a step, on average over stages and receivers; :func:`latentwire.training.throughput.step_flops` says
     what is counted."""
-    corpus = config.corpus
+    corpus, tokens = config.corpus, behind(config)
     objectives = [objective.build() for objective in config.objectives.values()]
-    texts = [one for one in objectives if one.role == "rows" and one.source == "text"]
-    behind = {
-        "text": sum(getattr(one.config, "rows", 1) for one in texts) * corpus.row,
-        "questions": config.asks * corpus.asked,
-    }
     began, asking = 0.0, 0.0
     for stage in config.stages:
         asking += (stage.until - began) * stage.questions
@@ -97,10 +92,20 @@ def flops_of(config: TrainConfig, wire: Wire, names: list[str]) -> float:
     shape = config.passages * config.accumulate, corpus.longest, int(corpus.longest * corpus.stretch)
     groups = [[name] for name in names] if config.receivers == "sampled" else [names]
     return sum(
-        part / len(groups) * step_flops(wire, *shape, behind[source], slots, group)
+        part / len(groups) * step_flops(wire, *shape, tokens[source], slots, group, taught(objectives, source))
         for source, part in (("text", 1 - asking), ("questions", asking))
         for group in groups
     )
+
+
+def behind(config: TrainConfig) -> dict[str, int]:
+    """Tokens of all rows behind a passage, by kind of step."""
+    objectives = [objective.build() for objective in config.objectives.values()]
+    texts = [one for one in objectives if one.role == "rows" and one.source == "text"]
+    return {
+        "text": sum(getattr(one.config, "rows", 1) for one in texts) * config.corpus.row,
+        "questions": config.asks * config.corpus.asked,
+    }
 
 
 def models(tree: Any) -> list[str]:

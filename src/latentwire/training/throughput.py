@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 
+from latentwire.objectives import Objective
 from latentwire.training.config import TrainConfig
 from latentwire.training.setup import Run
 from latentwire.wire import Wire
@@ -14,24 +16,34 @@ PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "4
 """Dense bf16 peak by a part of the device's name; utilisation is not given for others."""
 
 
-def step_flops(wire: Wire, passages: int, source: int, read: int, rows: int, slots: int, names: list[str]) -> float:
+def step_flops(
+    wire: Wire, passages: int, source: int, read: int, rows: int, slots: int, names: list[str], taught: float = 1.0
+) -> float:
     """Multiply-adds x 2 of one step, attention scores left out: forward 2 per weight and token, backward 4 where
     weights learn and 2 where a frozen receiver only passes gradients on; the teacher is forward only.
 
-    source, read, rows: tokens per passage of the encoder, of a receiver's context and of its rows.
+    source, read, rows: tokens per passage of the encoder, of a receiver's context and of its rows. taught: share of
+    the passages that a teacher reads in the step itself.
     """
 
     def body(model: torch.nn.Module) -> int:
         return sum(p.numel() for p in model.parameters() if p.dim() >= 2) - model.get_input_embeddings().weight.numel()  # ty: ignore[not-callable]
 
-    flops = 6.0 * sum(p.numel() for p in wire.encoder.parameters()) * source
+    learns = [p.requires_grad for p in wire.encoder.parameters()]
+    flops = (6.0 if any(learns) else 2.0) * sum(p.numel() for p in wire.encoder.parameters()) * source
     for name in names:
         receiver = wire.get_receiver(name)
         head = receiver.geometry.vocab * receiver.geometry.width
         link = sum(p.numel() for p in wire.links[name].parameters())
-        flops += 2.0 * body(receiver.decoder) * (read + rows) + 2.0 * head * rows
+        flops += taught * (2.0 * body(receiver.decoder) * (read + rows) + 2.0 * head * rows)
         flops += 4.0 * (body(receiver.decoder) + head) * rows + 6.0 * link * slots
     return flops * passages
+
+
+def taught(objectives: Iterable[Objective], source: str) -> float:
+    """Share of the passages of such a step that a teacher reads live: none, where what it makes of them is kept."""
+    judges = [one for one in objectives if one.taught and one.source in (None, source)]
+    return max((one.taught for one in judges if not (one.cache and source == "questions")), default=0.0)
 
 
 def speed(run: Run, config: TrainConfig, source: str, seconds: float, peak: float | None) -> dict[str, Any]:
@@ -46,7 +58,16 @@ def speed(run: Run, config: TrainConfig, source: str, seconds: float, peak: floa
     if peak:
         # a step of one receiver, drawn anew each time, costs what a receiver costs on average
         flops = [
-            step_flops(run.wire, passages, run.source_tokens, run.read_tokens, behind, run.step.least, names)
+            step_flops(
+                run.wire,
+                passages,
+                run.source_tokens,
+                run.read_tokens,
+                behind,
+                run.step.least,
+                names,
+                taught(run.step.objectives.values(), source),
+            )
             for names in ([run.names] if config.receivers == "all" else [[name] for name in run.names])
         ]
         found["utilisation"] = round(sum(flops) / len(flops) / seconds / peak, 4)
