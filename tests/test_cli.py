@@ -16,8 +16,8 @@ from latentwire.commands.options import numbers, read_text, words
 from latentwire.errors import UserError
 
 COMMANDS = (
-    "demo", "train", "join", "sweep", "eval", "report", "harness", "encode", "generate", "ask", "inspect", "embeddings",
-    "serve", "prompt-embeds", "store", "doctor", "data",
+    "demo", "train", "plan", "join", "sweep", "eval", "report", "harness", "encode", "generate", "ask", "inspect",
+    "embeddings", "serve", "prompt-embeds", "store", "doctor", "data",
 )  # fmt: skip
 
 

@@ -25,9 +25,9 @@ def plan(
 ) -> None:
     """Say what a training run will take, before anything is loaded: parameters, memory, time of a step, packets."""
     from latentwire.config import load
+    from latentwire.experiments.plan import plan as made
     from latentwire.training.check import check
     from latentwire.training.config import TrainConfig
-    from latentwire.training.plan import plan as made
 
     read = load(config, TrainConfig, overrides or [])
     check(read)

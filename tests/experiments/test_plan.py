@@ -12,11 +12,11 @@ import torch
 from latentwire.cli import main
 from latentwire.config import load
 from latentwire.errors import UserError
+from latentwire.experiments.plan import plan
+from latentwire.experiments.skeleton import skeleton
 from latentwire.objectives.kl import KLConfig
 from latentwire.objectives.label_smoothing import LabelSmoothingConfig
 from latentwire.training.config import TrainConfig
-from latentwire.training.plan import plan
-from latentwire.training.skeleton import skeleton
 from latentwire.training.throughput import taught
 from latentwire.wire import Wire
 

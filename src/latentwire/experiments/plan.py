@@ -18,11 +18,11 @@ from transformers.pytorch_utils import Conv1D
 from latentwire.codecs import by_bits
 from latentwire.errors import UserError
 from latentwire.experiments.cost import behind, flops_of
+from latentwire.experiments.skeleton import skeleton
 from latentwire.packets.packet import HEADER_BYTES
 from latentwire.receivers.attention import decoder_layers
 from latentwire.training.config import TrainConfig
 from latentwire.training.optim import matrices
-from latentwire.training.skeleton import skeleton
 from latentwire.training.throughput import PEAK_FLOPS, taught
 from latentwire.wire import Wire
 
