@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from latentwire.codecs import by_bits
 from latentwire.data.text import LINES
 from latentwire.errors import UserError
 from latentwire.objectives.combination import check as check_objectives
@@ -50,6 +51,11 @@ def _draws(config: TrainConfig, draws: list[Draw], where: str) -> None:
         draw.codes and (known_codes is None or draw.codes > known_codes.stages) for draw in draws
     ):
         raise UserError(f"{where} names codes that the wire does not have; set wire.codes, for example {{stages: 16}}")
+    for draw in draws:
+        if draw.bits is not None:
+            by_bits(draw.bits)  # says which there are
+        if draw.bits and draw.codes:
+            raise UserError(f"{where}: a draw is read from codes or from bits, not from both")
     if any(draw.documents < 1 or (draw.documents > 1 and draw.mode == "prompt") for draw in draws):
         raise UserError(f"{where}: documents is a number from 1, and packets of prompt mode stand alone")
     most = max((draw.documents for draw in draws), default=1)

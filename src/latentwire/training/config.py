@@ -62,7 +62,8 @@ class Draw:
     encoded behind its passage, and the receiver answers from latents alone (needs ``corpus.prompts``). codes: what is
     read is what so many of the wire's learned codes leave of a latent (needs ``wire.codes``), and the books learn.
     documents: so many packets stand behind one another, the passage's own at each place in turn, others of the step
-    around it; the teacher has the passage alone."""
+    around it; the teacher has the passage alone. bits: what is read is what a packet of so many bits a value leaves,
+    and the encoder gets the gradient as if nothing had happened (straight-through)."""
 
     ratio: int = 4
     slots: int | None = None
@@ -70,19 +71,20 @@ class Draw:
     mode: str = "context"
     codes: int | None = None
     documents: int = 1
+    bits: int | None = None
 
     @property
     def name(self) -> str:
         """``4x``; ``4x2`` with two slots for each latent, ``4x-prompt`` in prompt mode, ``4x-16codes`` from codes,
-        ``4x-of3`` with three packets."""
+        ``4x-4bits`` from packets of four bits, ``4x-of3`` with three packets."""
         name = f"{self.ratio}x{self.slots or ''}" + (f"-{self.mode}" if self.mode != MODES[0] else "")
-        name += f"-{self.codes}codes" if self.codes else ""
+        name += f"-{self.codes}codes" if self.codes else f"-{self.bits}bits" if self.bits else ""
         return name + (f"-of{self.documents}" if self.documents > 1 else "")
 
     @property
-    def how(self) -> tuple[int, int | None, str, int | None, int]:
+    def how(self) -> tuple[int, int | None, str, int | None, int, int | None]:
         """What a step is told of it, all but how often."""
-        return self.ratio, self.slots, self.mode, self.codes, self.documents
+        return self.ratio, self.slots, self.mode, self.codes, self.documents, self.bits
 
 
 @dataclass

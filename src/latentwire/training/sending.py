@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from latentwire.codecs import by_bits
 from latentwire.errors import UserError
 from latentwire.objectives import Objective
 from latentwire.objectives.base import Sent
@@ -12,9 +13,15 @@ from latentwire.types import Latents
 from latentwire.wire import Wire
 
 
-def sent(wire: Wire, latents: Latents, codes: int | None) -> tuple[Latents, Tensor | None]:
-    """The latents as they are, or what so many learned codes leave of them with the commitment [] to these.
-    UserError: the wire has no codes, or not so many."""
+def sent(wire: Wire, latents: Latents, codes: int | None, bits: int | None = None) -> tuple[Latents, Tensor | None]:
+    """The latents as they are; or what so many learned codes leave of them, with the commitment [] to these; or what a
+    packet of so many bits a value leaves. The latents get the gradient of what is read, as if it were themselves.
+    UserError: the wire has no codes, or not so many; there is no codec of these bits."""
+    if bits is not None:
+        z_BMD = latents.z_BMD
+        with torch.no_grad(), torch.autocast(z_BMD.device.type, enabled=False):
+            change_BMD = by_bits(bits).fake_quantise(z_BMD.float()).to(z_BMD.dtype) - z_BMD
+        return latents.with_z(z_BMD + change_BMD), None
     if codes is None:
         return latents, None
     z_BMD, far = wire.books(latents.z_BMD, latents.mask_BM, codes)

@@ -83,9 +83,10 @@ class Step(nn.Module):
         generator: torch.Generator,
         codes: int | None = None,
         documents: int = 1,
+        bits: int | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """source: ``"text"`` or ``"questions"``, which objectives take part. progress: share of training done."""
-        return self.losses(self.cut(batch, source, progress, generator), ratio, slots, mode, codes, documents)
+        return self.losses(self.cut(batch, source, progress, generator), ratio, slots, mode, codes, documents, bits)
 
     def cut(
         self,
@@ -136,10 +137,12 @@ class Step(nn.Module):
         mode: str = MODES[0],
         codes: int | None = None,
         documents: int = 1,
+        bits: int | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss over all receivers, and its parts. slots: for each latent, the links' first number if None. codes:
-        what so many learned codes leave of the latents is read. documents: so many packets behind one another."""
-        latents, far = sent(self.wire, self.wire.encoder(work.source, ratio), codes)
+        what so many learned codes leave of the latents is read. documents: so many packets behind one another. bits:
+        what a packet of so many bits a value leaves is read."""
+        latents, far = sent(self.wire, self.wire.encoder(work.source, ratio), codes, bits)
         latents = widen(latents, -(-self.least // (slots or 1)))
         parts_of = among(latents, documents)
         total = torch.zeros((), device=latents.z_BMD.device)
