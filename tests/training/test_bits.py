@@ -1,4 +1,4 @@
-"""Draws that are read through a packet's bits: what is read is what decoding leaves, and the encoder learns all the same."""
+"""Draws read through a packet's bits: what is read is what decoding leaves, and the encoder learns all the same."""
 
 from __future__ import annotations
 
