@@ -64,17 +64,22 @@ def encode_rows(
     batch_size: int = 64,
     rank: int = 0,
     world: int = 1,
+    codes: int | None = None,
 ) -> Done:
     """Encode the rows of a file (see :func:`latentwire.data.texts.read_texts`) into a store that is open for writing.
 
-    All rows are checked before the first is encoded. UserError: a row that is no text, with its line.
+    codes: so many learned codes a latent, in place of values of so many ``bits``. All rows are checked before the first
+    is encoded. UserError: a row that is no text, with its line; codes that the wire does not have.
     """
+    if codes is not None:
+        wire.books.stages(codes)
     done, began = Done(), time.perf_counter()
     done.rows = _check(path, questions)
     seen = Index(lambda place: place.to_bytes(8, "little", signed=True))
     with progress(f"encode {rank + 1}/{world}" if world > 1 else "encode", done.rows) as show:
         read, start = 0, time.perf_counter()
-        for number, batch in enumerate(_batches(_keyed(wire, path, ratio, bits, questions), seen, batch_size, done)):
+        rows = _keyed(wire, path, ratio, bits, questions, codes)
+        for number, batch in enumerate(_batches(rows, seen, batch_size, done)):
             read += len(batch)
             if number % world != rank:
                 continue
@@ -82,7 +87,7 @@ def encode_rows(
             missing = [key not in store for key, _ in batch]
             done.before += missing.count(False)
             if any(missing):
-                _encode(wire, batch, missing, store, ratio, bits, done)
+                _encode(wire, batch, missing, store, ratio, bits, codes, done)
             rate = done.written / (time.perf_counter() - start)
             show(read + done.again, f"{read + done.again:,} of {done.rows:,} rows, {rate:,.1f} texts/s")
     store.sync()
@@ -102,10 +107,10 @@ def _check(path: str | Path, questions: bool) -> int:
     return count
 
 
-def _keyed(wire: Wire, path: str | Path, ratio: int, bits: int, questions: bool) -> Iterator[Keyed]:
-    encoder = wire.fingerprint
+def _keyed(wire: Wire, path: str | Path, ratio: int, bits: int, questions: bool, codes: int | None) -> Iterator[Keyed]:
+    encoder, fine = wire.made_by(codes is not None), bits if codes is None else codes
     for row in read_texts(path, questions):
-        yield key_of(row.text, ratio, bits, encoder, row.question), row
+        yield key_of(row.text, ratio, fine, encoder, row.question), row
 
 
 def _batches(rows: Iterable[Keyed], seen: Index, batch_size: int, done: Done) -> Iterator[list[Keyed]]:
@@ -132,11 +137,18 @@ def _sorted(window: list[Keyed], batch_size: int) -> Iterator[list[Keyed]]:
 
 
 def _encode(
-    wire: Wire, batch: list[Keyed], missing: list[bool], store: Store, ratio: int, bits: int, done: Done
+    wire: Wire,
+    batch: list[Keyed],
+    missing: list[bool],
+    store: Store,
+    ratio: int,
+    bits: int,
+    codes: int | None,
+    done: Done,
 ) -> None:
     texts = [row.text for _, row in batch]
     asked = [row.question for _, row in batch if row.question is not None]
-    packets = wire.encode(texts, ratio, asked or None, batch_size=len(batch))
+    packets = wire.encode(texts, ratio, asked or None, batch_size=len(batch), codes=codes)
     for (key, row), packet, wanted in zip(batch, packets, missing, strict=True):
         if wanted:
             name = row.name.encode(errors="replace")[:NAME_MOST].decode(errors="ignore")

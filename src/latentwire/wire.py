@@ -80,6 +80,10 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire"):
             raise UserError("this wire has no codes: it was not trained with wire.codes, and draws that name some")
         return self.codes
 
+    def made_by(self, coded: bool = False) -> bytes:
+        """Eight bytes that packets name as their maker: the encoder, and where they are ``coded``, the books too."""
+        return self.books.fingerprint(self.fingerprint) if coded else self.fingerprint
+
     def codec(self, bits: float) -> Codec:
         """What packs values of latents at so many bits each; below 1, the wire's own codes."""
         return by_bits(int(bits)) if bits >= 1 else self.books.codec(bits)
@@ -127,11 +131,11 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire"):
     ) -> list[Packet]:
         """A packet for each text. ``ratio``: source tokens per latent. ``questions``: given for prompt mode. ``codes``:
         so many bytes a latent, if the wire has learned codes. UserError: it has none, or not so many."""
-        latents = self.encode_latents(texts, ratio, questions, batch_size)
-        mode = MODES[0] if questions is None else MODES[1]
-        z_BMD, made_by = latents.z_BMD, self.fingerprint
         if codes is not None:
-            z_BMD, made_by = self.books.codes(z_BMD, codes).float(), self.books.fingerprint(made_by)
+            self.books.stages(codes)  # a slip is told before anything is encoded
+        latents = self.encode_latents(texts, ratio, questions, batch_size)
+        mode, made_by = MODES[0] if questions is None else MODES[1], self.made_by(codes is not None)
+        z_BMD = latents.z_BMD if codes is None else self.books.codes(latents.z_BMD, codes).float()
         return [
             Packet(z[mask].cpu(), int(source), int(per), mode, made_by, coded=codes is not None)
             for z, mask, source, per in zip(z_BMD, latents.mask_BM, latents.source_B, latents.ratio_B, strict=True)
@@ -139,7 +143,7 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire"):
 
     def check(self, packet: Packet) -> None:
         """UserError unless the packet is one of this wire's: of its encoder, and where it has codes, of its books."""
-        made_by = self.books.fingerprint(self.fingerprint) if packet.coded else self.fingerprint
+        made_by = self.made_by(packet.coded)
         if packet.encoder != made_by:
             raise UserError(
                 f"packet was made by encoder {packet.encoder.hex()}, this wire's is {made_by.hex()}; "

@@ -166,6 +166,7 @@ def test_a_format_that_is_not_that_of_the_data(server, packets):
         ({"input": ["a"] * 65}, "1 to 64"),
         ({"ratio": 5}, "ratios 4, 8"),
         ({"bits": 5}, "bits"),
+        ({"codes": 1}, "this wire has no codes"),
         ({"question": ["a", "b"]}, "2 questions"),
         ({"model": "gpt-4"}, "llama"),
         ({"input": "word " * 200_000}, "higher ratio"),

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from latentwire.wire import Wire
 
 Bits = Annotated[int, typer.Option(help="Bits per value: 16, 8, 6 or 4.")]
+BITS = 8
+"""Of a value, where nothing is said."""
 Questions = Annotated[list[str], typer.Option("--question", "-q", help="A question; may be given several times.")]
 
 
@@ -44,7 +46,12 @@ def encode(
         ),
     ] = None,
     ratio: RatioOption = None,
-    bits: Bits = 8,
+    bits: Annotated[
+        int | None, typer.Option(help=f"Bits per value: 16, 8, 6 or 4; {BITS} if neither these nor codes are given.")
+    ] = None,
+    codes: Annotated[
+        int | None, typer.Option(metavar="N", help="Learned codes per latent, a byte each, of a wire that has them.")
+    ] = None,
     question: Annotated[
         str | None, typer.Option("--question", "-q", help="Encode it too: the packet then answers this one alone.")
     ] = None,
@@ -69,6 +76,9 @@ def encode(
     """
     if (output is None) == (store is None):
         raise UserError("give --output for one packet, or --store for a folder of packets")
+    if bits is not None and codes is not None:
+        raise UserError("--bits is for values, --codes for learned codes in their place; give one of the two")
+    bits = BITS if bits is None else bits
     from latentwire.data.texts import is_jsonl
 
     if least and (output is None or question is not None):
@@ -79,15 +89,16 @@ def encode(
     if rows and question is not None:
         raise UserError("--question is for one text; --questions encodes the question that each row has")
     if store is not None and rows:
-        _encode_rows(wire, file, store, ratio, bits, questions, batch_size)
+        _encode_rows(wire, file, store, ratio, bits, codes, questions, batch_size)
         return
     text = read_text(file)
     opened = open_wire(wire)
+    per_latent, asked = chosen_ratio(opened, ratio), [question] if question else None
     if store is not None:
-        _encode_into(opened, file, text, store, chosen_ratio(opened, ratio), bits, question)
+        _encode_into(opened, file, text, store, per_latent, bits, codes, question)
         return
     assert output is not None
-    packet = opened.encode([text], ratio=chosen_ratio(opened, ratio), questions=[question] if question else None)[0]
+    packet = opened.encode([text], ratio=per_latent, questions=asked, codes=codes)[0]
     size = packet.save(output, bits=bits)
     typer.echo(
         f"{output}: {len(packet.z_MD)} latents for {packet.source_tokens} tokens, "
@@ -113,25 +124,37 @@ def _tell_what_is_lost(wire: Wire, path: Path, text: str, least: float) -> None:
         raise typer.Exit(1)
 
 
-def _encode_into(wire: Wire, file: Path, text: str, where: Path, ratio: int, bits: int, question: str | None) -> None:
+def _encode_into(
+    wire: Wire, file: Path, text: str, where: Path, ratio: int, bits: int, codes: int | None, question: str | None
+) -> None:
     """One text into a store."""
     from latentwire.packets.key import key_of
     from latentwire.packets.store import Store
 
-    key = key_of(text, ratio, bits, wire.fingerprint, question)
+    if codes is not None:
+        wire.books.stages(codes)
+    key = key_of(text, ratio, bits if codes is None else codes, wire.made_by(codes is not None), question)
     with Store.open(where, write=True) as store:
         _tell_lost(store)
         if key in store:
             typer.echo(f"{where}: it has this packet already, {key.hex()[:12]}")
             return
-        packet = wire.encode([text], ratio=ratio, questions=None if question is None else [question])[0]
+        asked = None if question is None else [question]
+        packet = wire.encode([text], ratio=ratio, questions=asked, codes=codes)[0]
         store.append(key, packet, bits, "" if str(file) == "-" else file.name)
     typer.echo(f"{where}: {key.hex()[:12]}, {len(packet.z_MD)} latents for {packet.source_tokens} tokens, "
                f"{packet.size(bits)} bytes for {len(text.encode())} bytes of text")  # fmt: skip
 
 
 def _encode_rows(
-    wire: str, file: Path, where: Path, ratio: int | None, bits: int, questions: bool, batch_size: int
+    wire: str,
+    file: Path,
+    where: Path,
+    ratio: int | None,
+    bits: int,
+    codes: int | None,
+    questions: bool,
+    batch_size: int,
 ) -> None:
     """Rows of a file into a store."""
     from latentwire.bulk import encode_rows, place
@@ -145,11 +168,13 @@ def _encode_rows(
     import torch
 
     if torch.cuda.is_available():
-        opened.encoder.to(f"cuda:{int(os.environ.get('LOCAL_RANK', rank)) % torch.cuda.device_count()}")
+        opened.place(f"cuda:{int(os.environ.get('LOCAL_RANK', rank)) % torch.cuda.device_count()}")
     chosen = chosen_ratio(opened, ratio)
+    if codes is not None:  # before a store is made for nothing
+        opened.books.stages(codes)
     with Store.open(where, write=True, writer=str(rank)) as store:
         _tell_lost(store)
-        done = encode_rows(opened, file, store, chosen, bits, questions, batch_size, rank, world)
+        done = encode_rows(opened, file, store, chosen, bits, questions, batch_size, rank, world, codes)
     process = f"process {rank + 1} of {world}: " if world > 1 else ""
     share = f"{done.mine:,} texts of " if world > 1 else ""
     typer.echo(
@@ -202,7 +227,7 @@ def ask(
     question: Questions,
     receiver: ReceiversOption = None,
     ratio: RatioOption = None,
-    bits: Bits = 8,
+    bits: Bits = BITS,
 ) -> None:
     """Ask questions about a text: each receiver answers from the text and from the packet, side by side."""
     context = read_text(text)

@@ -19,7 +19,8 @@ RECENT = 1 << 16
 def key_of(text: str, ratio: int, bits: int, encoder: bytes, question: str | None = None) -> bytes:
     """SHA-256 over a text and what it is encoded with: other settings, or another encoder, make another packet of it.
 
-    question: in prompt mode, the one that is encoded behind the text.
+    question: in prompt mode, the one that is encoded behind the text. Of packets of learned codes ``bits`` is how many
+    of them a latent has, and ``encoder`` names their books too (:meth:`latentwire.wire.Wire.made_by`).
 
     >>> key_of("Tesla was born in 1856.", ratio=4, bits=8, encoder=b"8 bytes!").hex()[:16]
     '05107b66765b7da3'

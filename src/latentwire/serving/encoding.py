@@ -19,18 +19,20 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False, kw_only=True)
 class EncodeJob(Job):
-    """One text, to be told as a packet. question: encoded behind it (prompt mode). latents: at most so many."""
+    """One text, to be told as a packet. question: encoded behind it (prompt mode). latents: at most so many.
+    codes: so many learned codes a latent, if any."""
 
     wire: Wire
     text: str
     ratio: int
     question: str | None = None
     latents: int
+    codes: int | None = None
     work = "encode"
 
     @property
     def key(self) -> Hashable:
-        return self.work, self.ratio, self.question is None
+        return self.work, self.ratio, self.codes, self.question is None
 
     @property
     def size(self) -> int:
@@ -40,7 +42,7 @@ class EncodeJob(Job):
     @classmethod
     @torch.no_grad()
     def run(cls, jobs: list[EncodeJob], metrics: Metrics) -> None:
-        wire, ratio = jobs[0].wire, jobs[0].ratio
+        wire, ratio, codes = jobs[0].wire, jobs[0].ratio, jobs[0].codes
         source = wire.encoder.prepare(wire.source_texts([job.text for job in jobs], questions(jobs)))
         tokens_B = np.bincount(source.owner_P, weights=source.arrays["count"], minlength=len(jobs)).astype(int)
         fit = []
@@ -51,7 +53,8 @@ class EncodeJob(Job):
                 fit.append(job)
                 metrics.tokens.add("encoded", by=tokens)
         if fit:
-            for job, packet in zip(fit, wire.encode([job.text for job in fit], ratio, questions(fit)), strict=True):
+            packets = wire.encode([job.text for job in fit], ratio, questions(fit), codes=codes)
+            for job, packet in zip(fit, packets, strict=True):
                 job.say(packet)
 
 

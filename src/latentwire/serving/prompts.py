@@ -155,6 +155,8 @@ def joined(packets: Sequence[Packet]) -> Packet:
     first = packets[0]
     if any((packet.mode, packet.ratio) != ("context", first.ratio) for packet in packets):
         raise invalid("several latent parts are read as one text: they have to be of context mode and of one ratio")
+    if any((packet.coded, packet.z_MD.shape[1]) != (first.coded, first.z_MD.shape[1]) for packet in packets):
+        raise invalid("several latent parts are read as one text: all have so many learned codes a latent, or none has")
     try:
         return replace(
             first,

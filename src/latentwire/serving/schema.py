@@ -132,12 +132,15 @@ class CompletionRequest(Sampling):
 
 
 class LatentsRequest(Strict):
-    """``POST /v1/latents``. question: for prompt mode, one for each text or one for all. norms: of latents."""
+    """``POST /v1/latents``. bits: of a value, 8 if neither these nor codes are given. codes: learned
+    codes for each latent, of a wire that has them. question: for prompt mode, one for each text or one for all. norms:
+    of latents (codes have none)."""
 
     input: Text | list[Text]
     model: Text | None = None
     ratio: int | None = None
-    bits: int = 8
+    bits: int | None = None
+    codes: int | None = None
     question: Text | list[Text] | None = None
     norms: bool = False
 

@@ -51,6 +51,7 @@ class Service:
             "encoder": self.wire.fingerprint.hex(),
             "ratios": list(self.wire.ratios),
             "bits": sorted({kind.bits for kind in Codec.known().values()}, reverse=True),
+            "codes": 0 if self.wire.codes is None else self.wire.codes.config.stages,
         }
         found = []
         for name in self.names:
@@ -112,8 +113,10 @@ class Service:
             self.wire.encoder.check_ratio(ratio)
         except UserError as error:
             raise invalid(str(error), "ratio") from None
-        if request.bits not in (bits := {kind.bits for kind in Codec.known().values()}):
-            raise invalid(f"bits is one of {', '.join(map(str, sorted(bits)))}, not {request.bits}", "bits")
+        if request.bits not in (None, *(bits := sorted({kind.bits for kind in Codec.known().values()}))):
+            raise invalid(f"bits is one of {', '.join(map(str, bits))}, not {request.bits}", "bits")
+        if request.codes is not None:
+            self.coded(request.codes, request)
         given = request.question
         asked = [given] * len(texts) if given is None or isinstance(given, str) else given
         if len(asked) != len(texts):
@@ -128,10 +131,21 @@ class Service:
             jobs.append(
                 EncodeJob(
                     tell=numbered(tell, number), wire=self.wire, text=text, ratio=ratio, question=question,
-                    latents=self.limits.latents,
+                    latents=self.limits.latents, codes=request.codes,
                 )
             )  # fmt: skip
         return jobs
+
+    def coded(self, codes: int, request: LatentsRequest) -> None:
+        """ApiError: the wire has not so many codes, or something that they do not go with is asked for as well."""
+        try:
+            self.wire.books.stages(codes)
+        except UserError as error:
+            raise invalid(str(error), "codes") from None
+        if request.bits is not None:
+            raise invalid("bits is for values, codes are in their place; give one of the two", "codes")
+        if request.norms:
+            raise invalid("norms are of latents; codes are numbers of vectors and have none", "norms")
 
     def embeds_job(self, request: PromptEmbedsRequest, tell: Tell) -> EmbedsJob:
         """A packet to be made vectors of."""

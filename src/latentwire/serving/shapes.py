@@ -12,6 +12,9 @@ from latentwire.packets import Packet
 from latentwire.serving.answering import Answer
 from latentwire.serving.service import form
 
+BITS = 8
+"""Of a value of a packet, where a request says nothing."""
+
 
 class Shape:
     """How one endpoint writes its answers. Beside OpenAI's fields stands ``latentwire``: what the answer took."""
@@ -98,8 +101,9 @@ def took(answer: Answer) -> dict[str, Any]:
     }
 
 
-def latents(packets: Sequence[Packet], bits: int, norms: bool, wire: str) -> dict[str, Any]:
-    """The response of ``/v1/latents``: each ``latent`` goes into a part of a prompt as it is."""
+def latents(packets: Sequence[Packet], bits: int | None, norms: bool, wire: str) -> dict[str, Any]:
+    """The response of ``/v1/latents``: each ``latent`` goes into a part of a prompt as it is. bits: 8 if None."""
+    bits = BITS if bits is None else bits
     data = []
     for index, packet in enumerate(packets):
         packed = packet.to_bytes(bits)
@@ -111,11 +115,13 @@ def latents(packets: Sequence[Packet], bits: int, norms: bool, wire: str) -> dic
             "latents": m,
             "width": d,
             "ratio": packet.ratio,
-            "bits": bits,
+            "bits": packet.codec(bits).bits,
             "bytes": len(packed),
             "mode": packet.mode,
             "source_tokens": packet.source_tokens,
         }
+        if packet.coded:
+            row["codes"] = d
         if norms:
             row["norms"] = [round(norm, 4) for norm in Packet.from_bytes(packed).z_MD.norm(dim=-1).tolist()]
         data.append(row)
