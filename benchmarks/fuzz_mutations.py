@@ -8,7 +8,7 @@ import zlib
 
 import torch
 
-from latentwire.codecs import Codec
+from latentwire.codecs import Codec, Coded
 from latentwire.packets import Packet
 from latentwire.packets.packet import CHECKSUM, HEADER, HEADER_BYTES, MAGIC
 from latentwire.types import MODES
@@ -52,6 +52,8 @@ def corpus() -> list[bytes]:
         z_MD = torch.randn(m, d, generator=torch.Generator().manual_seed(number))
         packet = Packet(z_MD, 4 * m, 4, MODES[number % 2], MAKER)
         found += [packet.to_bytes(codec.bits) for codec in Codec.known().values()]
+        codes_MK = torch.randint(256, (m, d), generator=torch.Generator().manual_seed(number)).float()
+        found.append(Packet(codes_MK, 4 * m, 4, MODES[number % 2], MAKER, coded=True).to_bytes())
     return found
 
 
@@ -123,7 +125,7 @@ def invent(data: bytearray, rng: random.Random, _: list[bytes]) -> bytearray:
 
 def forge(data: bytearray, rng: random.Random, _: list[bytes]) -> bytearray:
     """Another codec, shape or mode with a payload of the size that it needs: all that a forger can get right."""
-    codec = rng.choice(list(Codec.known().values()))()
+    codec = rng.choice([*Codec.known().values(), Coded])()
     m, d = rng.choice(
         ((rng.randint(1, 20), rng.randint(1, 100)), (rng.choice((1, 2, 9)), rng.choice((1, 31, 32, 33, 64))))
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import struct
 import tracemalloc
@@ -14,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentwire.codecs import by_bits
+from latentwire.codecs import ResidualCodes, ResidualConfig, by_bits
 from latentwire.errors import UserError
 from latentwire.packets import Packet
 
@@ -40,6 +41,7 @@ GOLDEN = {
     "int4": (
         "4c5731010300010021000400820000000123456789abcdef1500000082a7669ab137c043001122334455667798a9bacbdcedfeff00"
     ),
+    "codes": "4c5731010500030002000400820000005c98d3d4b5b04f080600000017d005dc030000020203",
 }
 
 
@@ -48,6 +50,22 @@ def sent(name: str) -> Packet:
     z_MD = (torch.arange(33)[None] - 16) / 4
     z_MD[0, 32] = -31
     return Packet(z_MD, 130, 4, "prompt" if name == "int6" else "context", MAKER)
+
+
+BOOKS = [[[-4, -4], [-4, 4], [4, -4], [4, 4]], [[-1, 0], [1, 0], [0, -1], [0, 1]]]
+
+
+def books() -> ResidualCodes:
+    """The books of the page, as a wire holds them."""
+    codes = ResidualCodes(ResidualConfig(stages=2, size=4), 2).eval()
+    codes.books.copy_(torch.tensor(BOOKS, dtype=torch.float32).flatten(0, 1))
+    codes.use.fill_(1.0)
+    return codes
+
+
+def coded(z_MD: torch.Tensor, codes: ResidualCodes) -> Packet:
+    """A packet of two codes a latent, as :meth:`latentwire.wire.Wire.encode` makes it."""
+    return Packet(codes.codes(z_MD, 2).float(), 130, 4, "context", codes.fingerprint(MAKER), coded=True)
 
 
 def read(data: bytes) -> list[list[float]]:
@@ -59,6 +77,9 @@ def read(data: bytes) -> list[list[float]]:
     if codec == 1:
         values = list(struct.unpack(f"<{m * d}e", payload))
         return [values[i * d : (i + 1) * d] for i in range(m)]
+    if codec == 5:
+        named = [[BOOKS[k][code] for k, code in enumerate(payload[i * d : (i + 1) * d])] for i in range(m)]
+        return [[float(sum(values)) for values in zip(*vectors, strict=True)] for vectors in named]
     groups = -(-d // 32)
     scales = struct.unpack_from(f"<{m * groups}e", payload)
     body = payload[2 * m * groups :]
@@ -80,6 +101,22 @@ def test_the_bytes_of_a_packet_are_pinned(name):
     assert (got.source_tokens, got.ratio, got.mode, got.encoder, got.bits) == (130, 4, packet.mode, MAKER, BITS[name])
     assert torch.equal(got.z_MD, by_bits(BITS[name]).fake_quantise(packet.z_MD))
     assert torch.equal(got.z_MD, torch.tensor(read(bytes.fromhex(GOLDEN[name]))))
+
+
+def test_the_bytes_of_a_packet_of_codes_are_pinned():
+    z_MD, codes = torch.tensor([[3.0, 4.0], [-4.0, -5.0], [4.0, -3.0]]), books()
+    packet, data = coded(z_MD, codes), bytes.fromhex(GOLDEN["codes"])
+    assert packet.to_bytes() == data and data[32:] == bytes([3, 0, 0, 2, 2, 3])
+    flat = [value for book in BOOKS for vector in book for value in vector]
+    maker = hashlib.sha256(MAKER + struct.pack("<16f", *flat)).digest()[:8]
+    got = Packet.from_bytes(data, encoder=maker)
+    assert (got.source_tokens, got.ratio, got.mode, got.encoder, got.bits) == (130, 4, "context", maker, 8)
+    assert got.coded and got.z_MD.shape == (3, 2)
+    assert codes.vectors(got.z_MD.to(torch.uint8)).tolist() == read(data) == z_MD.tolist()
+    # another encoder, or one number of a book changed: another maker
+    assert codes.fingerprint(b"encoder1") != maker
+    codes.books[7, 1] += 1
+    assert codes.fingerprint(MAKER) != maker
 
 
 def test_the_page_shows_the_pinned_bytes():
@@ -112,10 +149,11 @@ def test_a_scale_that_is_no_number_is_refused_without_a_warning(bits):
             Packet.from_bytes(bytes(whole))
 
 
-@pytest.mark.parametrize("bits", BITS.values())
+@pytest.mark.parametrize("bits", [*BITS.values(), None])  # None: codes
 @pytest.mark.parametrize("m", [1, 2000])
 def test_reading_takes_no_more_memory_than_the_page_says(bits, m):
-    data = Packet(torch.randn(m, 256), 9, 4, "context", MAKER).to_bytes(bits)
+    values = torch.randn(m, 256) if bits else torch.randint(256, (m, 16)).float()
+    data = Packet(values, 9, 4, "context", MAKER, coded=not bits).to_bytes(bits or 8)
     Packet.from_bytes(data)
     tracemalloc.start()
     Packet.from_bytes(data)

@@ -78,7 +78,7 @@ class ResidualCodes(nn.Module):
         """Eight bytes over an encoder's fingerprint and the books: other books mean other vectors."""
         key = encoder, self.books.data_ptr(), self.books._version  # what is asked for every packet is worked out once
         if self._told is None or self._told[0] != key:
-            digest = hashlib.sha256(encoder + self.books.float().cpu().numpy().tobytes()).digest()[:8]
+            digest = hashlib.sha256(encoder + self.books.float().cpu().numpy().astype("<f4").tobytes()).digest()[:8]
             self._told = key, digest
         return self._told[1]
 
