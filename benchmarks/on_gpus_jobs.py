@@ -51,7 +51,7 @@ def scale(given: argparse.Namespace) -> Iterator[Job]:
     again = ("--recompute", "encoder", "receivers", "--head-tokens", "1024", "--sides", "ours")
     yield Job("scale-two", [step("scale-step"), step("scale-step-recompute", *again)], 330, gpus=2)
     killed = ("--data-dir", given.data_dir, "--models", work / "random", "--run", work / "killed" / "run")
-    yield Job("scale-killed", [script("kill_and_resume", *killed, "--out", results / "kill-and-resume.json")], 560)
+    yield Job("scale-killed", [script("kill_and_resume", *killed, "--out", results / "kill-and-resume.json")], 620)
     for shape in ("llama8b", "qwen7b"):
         words = ("--receivers", shape, "--out", results / f"prefill-{shape}.json")
         yield Job(f"scale-prefill-{shape}", [script("prefill", *words)], 150)
@@ -137,6 +137,23 @@ def trained(given: argparse.Namespace) -> Iterator[Job]:
     words += [f"corpus.cache={given.out / 'cache'}", f"corpus.written={80_000 if written else 0}"]
     shipped = [sys.executable, "-m", "latentwire.sandbox.ship", str(out / "wire"), str(given.out / "codes-shipped")]
     yield Job("codes", [[sys.executable, "-m", "latentwire", "train", *words], shipped], 700)
+    for name, asked in (("4", ["4", "--codes", "8"]), ("8-half", ["8", "--slots", "half", "--codes", "16,12,8"])):
+        where = given.out / f"codes-eval-{name}"
+        rows = ["--receivers", "llama,qwen2", "--bits", "16", "--conditions", "text,none,latents,wrong", "--n", "1000"]
+        told = [
+            sys.executable,
+            "-m",
+            "latentwire",
+            "eval",
+            str(out / "wire"),
+            *rows,
+            "--ratio",
+            *asked,
+            "--out",
+            str(where),
+        ]
+        kept = ["cp", str(where / "results.json"), str(given.out / "results" / f"codes-{name}.json")]
+        yield Job(f"codes-eval-{name}", [told, kept], 90, share=0.5, after=("codes",))
 
 
 def measured(given: argparse.Namespace) -> Iterator[Job]:

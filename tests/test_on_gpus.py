@@ -87,6 +87,8 @@ def test_every_command_is_one_that_its_script_knows(script, tmp_path, capsys):
     for each in todo:
         assert set(each.after) <= set(names)
         for words in each.commands:
+            if words[0] == "cp":
+                continue
             if words[1] == "-m":
                 importlib.import_module(words[2])
                 continue
