@@ -157,8 +157,12 @@ def trained(given: argparse.Namespace) -> Iterator[Job]:
 
 
 def measured(given: argparse.Namespace) -> Iterator[Job]:
-    """What else is measured with the wire."""
+    """What else is measured with the wire; first, that the commands do on a GPU what they do elsewhere."""
     results = given.out / "results"
+    cli = [sys.executable, "-m", "latentwire"]
+    ask = [*cli, "ask", given.wire, "--text", str(ROOT / "README.md"), "--question", "What does LatentWire send?"]
+    few = [*cli, "eval", given.wire, "--n", "50", "--out", str(given.out / "few")]
+    yield Job("commands", [ask, few], 40, share=0.5)
     for name, words, seconds in (
         ("composition-1", ("composition", "--slots", 1, "--n", 1000), 200),
         ("composition-2", ("composition", "--slots", 2, "--n", 1000), 200),

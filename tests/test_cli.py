@@ -155,3 +155,11 @@ def test_drawn_passages_depend_on_the_seed_alone():
     assert first != drawn_passages(examples, 3, seed=1)
     assert len({passage.title for passage in first}) == 3
     assert {passage.title.removeprefix("Title ") for passage in first} <= {str(n) for n in range(8)}
+
+
+def test_a_device_that_is_none_is_told_before_anything_is_loaded(capsys, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("The city is small.")
+    ask = ["ask", "sandbox", "--text", str(text), "--question", "What is small?"]
+    for argv in (ask, ["eval", "sandbox", "--n", "1"]):
+        assert "--device abacus" in one_line_error(capsys, [*argv, "--device", "abacus"])

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from latentwire.commands.options import OutOption, SmokeOption, WireArgument, numbers, open_wire, words
+from latentwire.commands.options import DeviceOption, OutOption, SmokeOption, WireArgument, numbers, open_wire, words
 from latentwire.errors import UserError
 
 
@@ -76,6 +76,7 @@ def evaluate(
     ] = "none",
     seed: Annotated[int, typer.Option(help="Draws the questions and the controls.")] = 0,
     batch_size: Annotated[int, typer.Option(min=0, help="Questions read at a time; 0: what suits the device.")] = 0,
+    device: DeviceOption = "auto",
     out: OutOption = None,
     smoke: SmokeOption = False,
 ) -> None:
@@ -97,7 +98,7 @@ def evaluate(
 
     # the rows are read first: a slip in a file should not wait for models to load
     examples = draw(read_examples(data or shipped_valid()), n, seed)
-    opened = open_wire(wire)
+    opened = open_wire(wire, device=device)
     ratios = chosen_ratios or tuple(opened.ratios)
     # a row is named by its bits per value, and a code is a byte for all values of a latent
     coded = () if codes is None else numbers("--codes", codes)

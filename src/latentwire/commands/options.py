@@ -29,6 +29,9 @@ DataDirOption = Annotated[
     Path | None,
     typer.Option(metavar="DIR", envvar="LATENTWIRE_DATA", help="Where the data lies (`latentwire data prepare`)."),
 ]
+DeviceOption = Annotated[
+    str, typer.Option(help="Where to compute: cpu, cuda, cuda:1 …; auto takes a GPU if there is one.")
+]
 SmokeOption = Annotated[bool, typer.Option("--smoke", help="A tiny run that only shows that everything works.")]
 
 
@@ -69,6 +72,19 @@ def open_packet(path: Path) -> Packet:
     return Packet.load(path)
 
 
+def on(device: str) -> str:
+    """The device that was asked for. UserError: there is none of that name."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from None
+    return device
+
+
 def quiet_libraries() -> None:
     """No progress bars of the checkpoint loader: one per model would bury what the command says."""
     from transformers.utils import logging
@@ -83,7 +99,7 @@ def open_wire(name: str, receivers: list[str] | None = None, device: str = "cpu"
     from latentwire import Wire
 
     try:
-        return Wire.from_pretrained(name, receivers=receivers, device=device)
+        return Wire.from_pretrained(name, receivers=receivers, device=on(device))
     except OSError as error:  # what the hub client raises: no such id, no right to it, no connection
         reason = " ".join(str(error).split()).split(". ")[0]
         raise UserError(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from latentwire.commands.options import (
+    DeviceOption,
     RatioOption,
     ReceiversOption,
     WireArgument,
@@ -202,12 +203,13 @@ def generate(
     slots: Annotated[
         int | None, typer.Option(min=1, help="K/V positions for each latent; what the link gives first if left out.")
     ] = None,
+    device: DeviceOption = "auto",
 ) -> None:
     """Let a receiver read a packet and answer, one line for each prompt."""
     received = open_packet(packet)
     if received.mode == "context" and not prompt:
         raise UserError(f"{packet} holds a text without a question; ask one with --prompt")
-    opened = open_wire(wire)
+    opened = open_wire(wire, device=device)
     reading = opened.receiver(chosen_receivers(opened, [receiver])[0])
     answers = reading.generate(
         received,
@@ -228,10 +230,11 @@ def ask(
     receiver: ReceiversOption = None,
     ratio: RatioOption = None,
     bits: Bits = BITS,
+    device: DeviceOption = "auto",
 ) -> None:
     """Ask questions about a text: each receiver answers from the text and from the packet, side by side."""
     context = read_text(text)
-    opened = open_wire(wire)
+    opened = open_wire(wire, device=device)
     names = chosen_receivers(opened, receiver)
     from rich.console import Console
 

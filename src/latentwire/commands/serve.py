@@ -8,7 +8,14 @@ from typing import Annotated
 
 import typer
 
-from latentwire.commands.options import ReceiversOption, WireArgument, chosen_receivers, open_packet, open_wire
+from latentwire.commands.options import (
+    DeviceOption,
+    ReceiversOption,
+    WireArgument,
+    chosen_receivers,
+    open_packet,
+    open_wire,
+)
 from latentwire.errors import UserError
 
 KEYS = "LATENTWIRE_API_KEYS"
@@ -27,9 +34,7 @@ def serve(
             "in the list of processes.",
         ),
     ] = None,
-    device: Annotated[
-        str, typer.Option(help="Where to compute: cpu, cuda, cuda:1 …; auto takes a GPU if there is one.")
-    ] = "auto",
+    device: DeviceOption = "auto",
     max_batch: Annotated[int, typer.Option(min=1, help="Prompts or texts computed together.")] = 32,
     max_waiting: Annotated[int, typer.Option(min=1, help="Prompts or texts that may wait, then 429.")] = 256,
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer.")] = 256,
@@ -53,7 +58,7 @@ def serve(
     from latentwire.serving.limits import Limits
     from latentwire.serving.service import Service
 
-    opened = open_wire(wire, device=on(device))
+    opened = open_wire(wire, device=device)
     limits = Limits(
         body=max_body << 20, waiting=max_waiting, batch=max_batch, inputs=max_inputs, latents=max_latents,
         tokens=max_tokens,
@@ -67,19 +72,6 @@ def serve(
             typer.echo(f"warning: everybody who reaches {host} may ask; set {KEYS}", err=True)
 
     run(service, host, port, keys, grace, ready)
-
-
-def on(device: str) -> str:
-    """The device that was asked for."""
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from None
-    return device
 
 
 def prompt_embeds(
