@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from latentwire.data.files import lines_of
 from latentwire.data.rows import draw, read_examples
 from latentwire.data.squad import shipped_valid
 from latentwire.evaluation.results import key_of
+from latentwire.experiments import processes
 from latentwire.types import Example
 
 FIRST = RESULTS / "first.json"
@@ -64,17 +67,19 @@ def drawn(of: dict[str, int], n: int) -> list[Example]:
     return draw(read_examples(shipped_valid()), of["n"], of["seed"])[:n]
 
 
-def measure(name: str, n: int, wire_name: str, out: Path, of: dict[str, int]) -> list[Row]:
-    """The rows of a quoted file, measured on the first ``n`` questions of ``of``."""
+def measure(path: Path, n: int, wire_name: str, out: Path, of: dict[str, int], reader: str) -> list[Row]:
+    """One receiver's rows of a quoted file, measured on the first ``n`` questions of ``of``."""
     from latentwire import Wire
     from latentwire.evaluation.runner import evaluate
 
-    whole = json.loads((RESULTS / name).read_text(encoding="utf-8"))
-    rows, examples = [row for row in whole["rows"] if not row["na"]], drawn(of, n)
-    wire = Wire.from_pretrained(wire_name, receivers=list(dict.fromkeys(row["receiver"] for row in rows)))
+    whole = json.loads(path.read_text(encoding="utf-8"))
+    rows, examples = [row for row in whole["rows"] if row["receiver"] == reader and not row["na"]], drawn(of, n)
+    wire = Wire.from_pretrained(wire_name, receivers=[reader])
     if wire.fingerprint.hex() != whole["wire"]["encoder"]:
-        sys.exit(f"error: {name} is of encoder {whole['wire']['encoder']}, {wire_name} has {wire.fingerprint.hex()}")
-    place = out / f"{Path(name).stem}-{config_hash({'ids': [e.id for e in examples]})[:6]}"
+        sys.exit(
+            f"error: {path.name} is of encoder {whole['wire']['encoder']}, {wire_name} has {wire.fingerprint.hex()}"
+        )
+    place = out / f"{path.stem}-{reader}-{config_hash({'ids': [e.id for e in examples]})[:6]}"
     found: dict[tuple, Row] = {}
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
@@ -86,6 +91,43 @@ def measure(name: str, n: int, wire_name: str, out: Path, of: dict[str, int]) ->
                        seed=whole["seed"], out=place)  # fmt: skip
         found |= {key_of(row): row for row in got["rows"]}
     return [found[key_of(row)] | {"all": row["f1"]} for row in rows if key_of(row) in found]
+
+
+def side_by_side(names: list[str], n: int, wire: str, out: Path, parallel: int) -> dict[str, list[Row]]:
+    """All rows of the files, by name: a process for each receiver of each, so many at a time. Exits where one fails."""
+    pairs = [(name, reader) for name in names for reader in readers(name)]
+    logs, failed = out / "logs", []
+    logs.mkdir(parents=True, exist_ok=True)
+
+    def path(pair: tuple[str, str], kind: str) -> Path:
+        return logs / f"{Path(pair[0]).stem}-{pair[1]}{kind}"
+
+    def one(pair: tuple[str, str], gpu: str | None) -> str | None:
+        words = [sys.executable, __file__, "--work", str(RESULTS / pair[0]), pair[1], str(n), wire, str(out)]
+        words.append(str(path(pair, ".json")))
+        with path(pair, ".txt").open("w") as log:
+            code = subprocess.run(
+                words, stdout=log, stderr=subprocess.STDOUT, check=False, env=processes.environment(gpu, parallel)
+            ).returncode
+        return None if code == 0 else processes.reason(path(pair, ".txt"), code)
+
+    def over(pair: tuple[str, str], why: str | None) -> None:
+        failed.extend([f"{pair[0]}, {pair[1]}: {why}"] if why else [])
+        print(f"{pair[0]}, {pair[1]}: {why or 'measured'}", file=sys.stderr, flush=True)
+
+    processes.run_all(pairs, parallel, [], one, over)
+    if failed:
+        sys.exit("error: " + "; ".join(failed))
+    return {
+        name: [row for reader in readers(name) for row in json.loads(path((name, reader), ".json").read_text())]
+        for name in names
+    }
+
+
+def readers(name: str) -> list[str]:
+    """Receivers of a quoted file."""
+    rows = json.loads((RESULTS / name).read_text(encoding="utf-8"))["rows"]
+    return list(dict.fromkeys(row["receiver"] for row in rows))
 
 
 def compare(rows: list[Row], first: list[Row]) -> list[Row]:
@@ -119,11 +161,21 @@ def show(name: str, rows: list[Row]) -> None:
 
 def main() -> None:
     """The command."""
+    if sys.argv[1:2] == ["--work"]:
+        quoted_as, reader, n, wire, out, to = sys.argv[2:]
+        path = Path(quoted_as)
+        of = json.loads(path.with_name(FIRST.name).read_text(encoding="utf-8"))[path.name]["of"]
+        rows = measure(path, int(n), wire, Path(out), of, reader)
+        Path(to).write_text(json.dumps(rows), encoding="utf-8")
+        return
     parser = argparse.ArgumentParser(description=(__doc__ or "").split(":")[0] + ".")
     parser.add_argument("--n", type=int, help="questions, the first ones (default: as many as first.json is of)")
     parser.add_argument("--only", nargs="*", help="names of results files (default: all that are quoted)")
     parser.add_argument("--wire", default="sandbox")
     parser.add_argument("--out", type=Path, default=Path("runs/again"))
+    parser.add_argument(
+        "--parallel", type=int, default=0, help="processes side by side (0: one for each core, 4 at most)"
+    )
     parser.add_argument("--keep", nargs="*", metavar="FILE=DIR", help="only make first.json, from whole evaluations")
     given = parser.parse_args()
     if given.keep:
@@ -135,8 +187,9 @@ def main() -> None:
     first = json.loads(FIRST.read_text(encoding="utf-8"))
     n = given.n or first["n"]
     off = 0
-    for name in given.only or quoted():
-        rows = measure(name, n, given.wire, given.out, first[name]["of"])
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    found = side_by_side(given.only or quoted(), n, given.wire, given.out.resolve(), given.parallel or min(cores, 4))
+    for name, rows in found.items():
         rows = compare(rows, first[name]["rows"] if n == first["n"] else [])
         show(name, rows)
         off += sum(row["off"] for row in rows)
