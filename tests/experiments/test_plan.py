@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from latentwire.adapters.mlp import MLPAdapterConfig
 from latentwire.cli import main
 from latentwire.config import load
+from latentwire.encoders.lm import LMEncoderConfig
 from latentwire.errors import UserError
 from latentwire.experiments.plan import plan
 from latentwire.experiments.skeleton import skeleton
+from latentwire.injections.kv_column import KVColumnConfig
+from latentwire.link import LinkConfig
 from latentwire.objectives.kl import KLConfig
 from latentwire.objectives.label_smoothing import LabelSmoothingConfig
+from latentwire.receivers.load import LoadConfig
+from latentwire.saved import WireConfig
 from latentwire.training.config import TrainConfig
 from latentwire.training.throughput import taught
 from latentwire.wire import Wire
@@ -73,6 +80,25 @@ def test_large_models_are_planned_from_their_configs_alone(shapes):
     assert [row["bytes"][8] for row in one["packets"]] == sorted(
         (row["bytes"][8] for row in one["packets"]), reverse=True
     )
+
+
+@pytest.mark.parametrize("name", ["scale-step-h100", "scale-step-recompute-h100"])
+def test_memory_is_near_what_was_measured(shapes, tmp_path, name):
+    """The step of ``benchmarks/scale_step.py`` on two GPUs: peaks of what torch allocated, CUDA's own not counted."""
+    found = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+    script, wanted = importlib.import_module("scale_step"), importlib.import_module("shapes").WIDTHS
+    assert "llama1b" not in wanted  # latents and slots of the usual width
+    config = script.config_of(64, found["recompute"], found["head_tokens"], "never", found["optimizer"])
+    links = {
+        reader: LinkConfig(str(tmp_path / reader), MLPAdapterConfig((1,), layers=2, multiple=0.0),
+                           KVColumnConfig(1024, 0.5), load=LoadConfig(device_map=place))
+        for reader, place in (("llama8b", "cuda:1"), ("qwen7b", ""))
+    }  # fmt: skip
+    encoder = LMEncoderConfig(init=str(tmp_path / "llama1b"), d_z=1024, ratios=(4,), window=256)
+    objectives = {**config.objectives, "kl": KLConfig(top=32, cache="kept")}
+    whole = replace(config, wire=WireConfig(encoder, links), objectives=objectives)
+    said = [parts["at most"] - 1 for parts in plan(whole)["memory_gib"].values()]
+    assert said == pytest.approx(found["sides"]["ours"]["peak_gib"], rel=0.06)
 
 
 def test_an_encoder_from_scratch_is_planned_and_words_are_readable(capsys):

@@ -6,6 +6,7 @@ objectives keep of their own, and where the run stands.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -71,7 +72,8 @@ def save(
         except (OSError, SafetensorError) as error:
             shutil.rmtree(part, ignore_errors=True)  # on a full disk it stands in everyone's way
             older = sorted(directory.glob("step-*"))[:-1]
-            if not older:
+            # other errors than a full disk are no reason to give anything up
+            if not older or not is_full(error):
                 raise OSError(*error.args) from error
             log.warning("step %d cannot be saved (%s); trying again without %s", progress.step, error, older[0].name)
             shutil.rmtree(older[0], ignore_errors=True)
@@ -80,6 +82,11 @@ def save(
     for old in sorted(directory.glob("step-*"))[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return final
+
+
+def is_full(error: Exception) -> bool:
+    """Whether a file was not written for want of space (safetensors only says so in words)."""
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
 
 
 def _write(

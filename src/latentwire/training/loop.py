@@ -115,8 +115,8 @@ class Loop:
         run.compile(False)
         run.wire.eval()
         if main:
+            self.save(last=True)  # first: from it the wire can be written again
             run.wire.save_pretrained(self.out / "wire")
-            self.save(last=True)
         self.accelerator.wait_for_everyone()
 
     def stop(self, saved: bool) -> None:
