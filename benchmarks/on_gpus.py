@@ -6,6 +6,9 @@ once more; one that is finished is not done again, so the same command goes on w
 figure is a file in ``OUT/results``, written as soon as it is known, every job's words are in ``OUT/logs``, and
 ``OUT/times.jsonl`` says what took how long.
 
+Jobs that share a GPU take turns on it, unless CUDA's multi-process service runs and ``CUDA_MPS_PIPE_DIRECTORY`` says
+where: then their kernels run side by side.
+
     python benchmarks/on_gpus.py --data-dir DIR --dry-run
     python benchmarks/on_gpus.py --data-dir DIR --only scale curves --out runs/gpus
 """
@@ -95,10 +98,14 @@ class Queue:
         for gpu in places:
             self.free[gpu] -= job.share
         shown = ",".join(places) if places != ["cpu"] else ""
+        environment = os.environ | {"CUDA_VISIBLE_DEVICES": shown}
+        if job.share == 1 or self.tried.get(job.name):
+            # a process that has a GPU to itself gains nothing by sharing's daemon, and a second try does without it
+            environment.pop("CUDA_MPS_PIPE_DIRECTORY", None)
         with (self.out / "logs" / f"{job.name}.txt").open("w") as log:
             process = subprocess.Popen(
                 " && ".join(shlex.join(words) for words in job.commands), shell=True, stdout=log,
-                stderr=subprocess.STDOUT, env=os.environ | {"CUDA_VISIBLE_DEVICES": shown},
+                stderr=subprocess.STDOUT, env=environment,
             )  # fmt: skip
         self.running.append(Running(job, process, places, self.clock()))
 

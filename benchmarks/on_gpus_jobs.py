@@ -73,7 +73,7 @@ def tokenised(given: argparse.Namespace) -> Iterator[Job]:
     """A sentence encoder for the methods that need one."""
     config = ROOT / "configs" / "sandbox" / "encoders" / "sentence.yaml"
     words = ["-m", "latentwire.sandbox.sentence", str(config), "--data-dir", given.data_dir]
-    yield Job("sentence", [[sys.executable, *words, f"out={given.out / 'encoders'}"]], 180, share=0.5)
+    yield Job("sentence", [[sys.executable, *words, f"out={given.out / 'encoders'}"]], 180, share=0.25)
 
 
 def evaluated(given: argparse.Namespace) -> Iterator[Job]:
@@ -130,7 +130,9 @@ def zip_longest(lists: dict[str, list[str]]) -> Iterator[list[tuple[str, str]]]:
 def trained(given: argparse.Namespace) -> Iterator[Job]:
     """The recipes of the first implementation, side by side; then the shipped wire trained on with learned codes."""
     history = ("--data-dir", given.data_dir, "--out", given.out / "history", "--parallel", 3, "--minutes", 6.5)
-    yield Job("history", [script("history", *history, "--results", given.out / "results" / "history.json")], 520)
+    yield Job(
+        "history", [script("history", *history, "--results", given.out / "results" / "history.json")], 520, share=0.75
+    )
     config, out = ROOT / "configs" / "sandbox" / "wire-codes.yaml", given.out / "codes"
     written = sorted((Path(given.data_dir) / "written").glob("*.jsonl*"))
     words = [str(config), "--data-dir", given.data_dir, "--out", str(out), "start=sandbox", "eval_every=0"]
