@@ -19,38 +19,45 @@ from typing import Any
 import numpy as np
 
 RESULTS = Path(__file__).resolve().parent / "results"
+FALLING = ("ratio",)
+"""Curves along which retention falls: their lines are of what is kept, and more of them is not more compute."""
 BLOCK = re.compile(r"(<!-- curves:begin (?P<file>[\w.-]+) -->\n)(?P<table>.*?)(?P<end><!-- curves:end -->)", re.DOTALL)
 
 
 def fitted(
     runs: list[dict[str, Any]], curves: Mapping[str, tuple[float, ...]], middle: Mapping[str, float | str]
 ) -> list[dict[str, Any]]:
-    """A line for each curve and receiver: log of the lost share (1 - retention) over log2 of the setting.
+    """A line for each curve and receiver: log of the lost share (1 - retention) over log2 of the setting, or log of
+    the kept share for ``FALLING``.
 
-    halving: how much of the loss is left when the setting doubles. tenfold: retention that the line predicts for ten
-    times the largest setting measured. rest: largest distance of a point from the line, in retention. A curve of fewer
-    than three points has no line.
+    doubled: how much of that share is left when the setting doubles. tenfold: retention that the line predicts for ten
+    times the largest setting measured; none for ``FALLING``. rest: largest distance of a point from the line, in
+    retention. A curve of fewer than three points has no line.
     """
     lines = []
     for curve in curves:
+        falling = curve in FALLING
         along = [run for run in runs if {**run["setting"], curve: 0} == {**middle, curve: 0}]
         for name in dict.fromkeys(row["receiver"] for run in along for row in run["rows"]):
             pairs = [
                 (run["setting"][curve], row["retention"]) for run in along for row in run["rows"]
-                if row["receiver"] == name and row["retention"] is not None and row["retention"] < 1
+                if row["receiver"] == name and row["retention"] is not None and 0 < row["retention"] < 1
             ]  # fmt: skip
             if len(pairs) < 3:
                 continue
             x, kept = np.array(sorted(pairs), dtype=float).T
-            slope, start = np.polyfit(np.log2(x), np.log(1 - kept), 1)
-            line = 1 - np.exp(start + slope * np.log2(x))
+            slope, start = np.polyfit(np.log2(x), np.log(kept if falling else 1 - kept), 1)
+            shares = np.exp(start + slope * np.log2(x))
+            line = shares if falling else 1 - shares
+            tenfold = None if falling else round(1 - math.exp(start + slope * math.log2(10 * x[-1])), 4)
             lines.append(
                 {
                     "curve": curve,
                     "receiver": name,
                     "points": [[float(a), round(float(b), 4)] for a, b in zip(x, kept, strict=True)],
-                    "halving": round(math.exp(slope), 4),
-                    "tenfold": round(1 - math.exp(start + slope * math.log2(10 * x[-1])), 4),
+                    "share": "kept" if falling else "lost",
+                    "doubled": round(math.exp(slope), 4),
+                    "tenfold": tenfold,
                     "rest": round(float(np.abs(line - kept).max()), 4),
                 }
             )
@@ -62,16 +69,17 @@ def table(found: dict[str, Any]) -> str:
     names = list(dict.fromkeys(row["receiver"] for run in found["runs"] for row in run["rows"]))
     out = [["run", "steps", "minutes", *(cell for name in names for cell in (f"`{name}` F1 (95 %)", "retention"))]]
     out.append(["---", *["---:"] * (len(out[0]) - 1)])
-    for run in sorted(found["runs"], key=lambda run: run["name"]):
+    for run in sorted(found["runs"], key=_place):
         rows = {row["receiver"]: row for row in run["rows"]}
         cells = [cell for name in names for cell in _scores(rows.get(name))]
         out.append([run["name"], f"{run['steps']:,}", f"{run['seconds'] / 60:.1f}", *cells])
     out += [[name, f"failed: {why}", *[""] * (2 * len(names) + 1)] for name, why in found["failed"].items()]
-    lines = [["curve", "receiver", "of the loss left when doubled", "ten times the last", "off the line by"]]
+    lines = [["curve", "receiver", "when doubled, is left", "retention at ten times the last", "off the line by"]]
     lines.append(["---", "---", "---:", "---:", "---:"])
     for line in found["lines"]:
-        figures = [f"{line[key]:.2f}" for key in ("halving", "tenfold", "rest")]
-        lines.append([line["curve"], f"`{line['receiver']}`", *figures])
+        tenfold = "" if line["tenfold"] is None else f"{line['tenfold']:.2f}"
+        left = f"{line['doubled']:.2f} of what is {line['share']}"
+        lines.append([line["curve"], f"`{line['receiver']}`", left, tenfold, f"{line['rest']:.2f}"])
     budget = found["budget"]
     note = (
         f"{' or '.join(f'{n:,}' for n in found['n'])} questions kept aside, seed {found['seed']}; `middle`: "
@@ -80,6 +88,15 @@ def table(found: dict[str, Any]) -> str:
     )
     tables = ["\n".join("| " + " | ".join(row) + " |" for row in rows) for rows in (out, lines)]
     return "\n\n".join([*tables, note]) + "\n"
+
+
+def _place(run: dict[str, Any]) -> tuple[str, float]:
+    """The middle first, then each curve upwards, then the rest by name."""
+    curve, _, value = run["name"].rpartition("-")
+    try:
+        return (curve, float(value)) if run["name"] != "middle" else ("", 0.0)
+    except ValueError:
+        return "~" + run["name"], 0.0
 
 
 def _scores(row: dict[str, Any] | None) -> tuple[str, str]:

@@ -63,17 +63,25 @@ def test_a_line_finds_what_each_doubling_leaves_of_the_loss(script, tmp_path):
     runs = [run(x, 1 - 0.5 * 0.8**i, 0.5) for i, x in enumerate((0.25, 0.5, 1.0))]
     lines = table.fitted(runs, {"text": (), "d_z": ()}, {"text": 1.0, "d_z": 512})
     assert [(line["curve"], line["receiver"]) for line in lines] == [("text", "llama"), ("text", "qwen2")]
-    assert lines[0]["halving"] == pytest.approx(0.8, abs=1e-3) and lines[0]["rest"] < 1e-3
+    assert lines[0]["doubled"] == pytest.approx(0.8, abs=1e-3) and lines[0]["rest"] < 1e-3
     assert lines[0]["tenfold"] == pytest.approx(1 - 0.5 * 0.8**2 * 0.8**3.3219, abs=1e-3)
-    assert lines[1]["halving"] == pytest.approx(1) and lines[1]["tenfold"] == pytest.approx(0.5)
+    assert lines[1]["doubled"] == pytest.approx(1) and lines[1]["tenfold"] == pytest.approx(0.5)
     budget = {"steps": 900, "passages": 64, "windows": 200_000, "made": 90_000, "parallel": 4}
     found = {"runs": runs, "lines": lines, "failed": {"d_z-128": "UserError: no"}, "budget": budget, "n": [1000],
              "seed": 0, "device": ["a GPU"]}  # fmt: skip
     (tmp_path / "curves.json").write_text(json.dumps(found))
     page = table.fill("# L\n\n<!-- curves:begin curves.json -->\nold\n<!-- curves:end -->\n\nafter\n", tmp_path)
     assert "| text-0.25 | 1,000 | 1.5 | 0.250 (0.240–0.260) | 0.50 |" in page and "old" not in page
-    assert "| text | `llama` | 0.80 | 0.85 | 0.00 |" in page and "failed: UserError: no" in page
+    assert "| text | `llama` | 0.80 of what is lost | 0.85 | 0.00 |" in page and "failed: UserError: no" in page
     assert table.fill(page, tmp_path) == page and page.endswith("after\n")
+
+
+def test_a_line_along_the_ratio_is_of_what_is_kept(script):
+    table = importlib.import_module("curves_table")
+    runs = [{**run(1, kept, 0.0), "setting": {"ratio": ratio}} for ratio, kept in ((2, 0.8), (4, 0.4), (8, 0.2))]
+    (line,) = table.fitted(runs, {"ratio": ()}, {"ratio": 8})
+    assert (line["receiver"], line["share"], line["tenfold"]) == ("llama", "kept", None)
+    assert line["doubled"] == pytest.approx(0.5) and line["rest"] < 1e-6
 
 
 def test_the_page_holds_what_the_file_holds(script):
