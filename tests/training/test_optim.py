@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
@@ -26,6 +27,41 @@ def step(model: nn.Module, optimizer: MuonAdamW, seed: int) -> None:
 def net() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(6, 10), nn.GELU(), nn.LayerNorm(10), nn.Linear(10, 4))
+
+
+@pytest.mark.parametrize("limit", [0.05, 100.0])
+def test_a_fused_step_clips_as_a_pass_over_the_gradients_does(limit):
+    found = []
+    for fused in (False, True):
+        model = net()
+        optimizer = MuonAdamW(groups(model), fused=fused)
+        for seed in range(3):
+            model(torch.randn(8, 6, generator=torch.Generator().manual_seed(seed))).square().mean().backward()
+            norm = torch.nn.utils.get_total_norm(p.grad for p in model.parameters())
+            assert (norm > 0.05) and bool(optimizer.clip(norm, limit))
+            optimizer.step()
+            optimizer.zero_grad()
+        found.append([p.detach() for p in model.parameters()])
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_step_that_is_not_a_number_reaches_no_weight(fused):
+    model = net()
+    optimizer = MuonAdamW([{**group, "lr": 0.0} for group in groups(model)], fused=fused, weight_decay=0.0)
+    before = [p.detach().clone() for p in model.parameters()]
+    for value in (float("nan"), 1.0):
+        (model(torch.ones(8, 6)).mean() * value).backward()
+        norm = torch.nn.utils.get_total_norm(p.grad for p in model.parameters())
+        assert bool(optimizer.clip(norm, 1.0)) == (value == 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        for group in optimizer.param_groups:
+            group["lr"] = 0.01  # the second step counts, and has moments without holes
+        if value != 1.0:
+            torch.testing.assert_close([p.detach() for p in model.parameters()], before, rtol=0, atol=0)
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+    assert not torch.equal(model[0].weight, before[0])
 
 
 def test_orthogonal_brings_all_singular_values_near_one():

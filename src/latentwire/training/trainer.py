@@ -101,14 +101,9 @@ class Trainer:
         self.together.average(self.parameters)
         looking = self.together.main and self.diagnostics.due(progress.step + 1)
         features = self.diagnostics.features() if looking else {}
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.clip, error_if_nonfinite=False)
+        norm = torch.nn.utils.get_total_norm(p.grad for p in self.parameters if p.grad is not None)
         norm = norm.to(self.skipped.device)  # it is where the first gradient is
-        # a step that is not a number must not reach the weights; zeroed gradients only let the moments decay
-        good = torch.isfinite(norm)
-        self.skipped += ~good
-        for p in self.parameters:
-            if p.grad is not None:
-                p.grad = torch.where(good.to(p.grad.device), p.grad, 0.0)
+        self.skipped += ~self.optimizer.clip(norm, config.clip)
         if looking:
             self.diagnose(kind, source, work, metrics, features)
         self.optimizer.step()
