@@ -164,10 +164,23 @@ class Prefix:
 
     def take(self, index_N: Tensor) -> Prefix:
         """Rows ``index_N`` (int64 [N]): a passage's prefix repeated for each of its questions."""
-        kv = [(k[index_N.to(k.device)], v[index_N.to(v.device)]) for k, v in self.kv]
+        kv = [(rows_of(k, index_N), rows_of(v, index_N)) for k, v in self.kv]
         blocks = tuple(block.each(lambda x: x[index_N]) for block in self.blocks)
         at_BM = None if self.positions_BM is None else self.positions_BM[index_N]
         return Prefix(kv, self.mask_BM[index_N], self.next_B[index_N], blocks, self.lora, at_BM)
+
+    def rows(self) -> list[Prefix]:
+        """Each row as a prefix of its own, without the padding behind it."""
+        import torch
+
+        end_B = (self.mask_BM * torch.arange(1, self.mask_BM.shape[1] + 1, device=self.mask_BM.device)).amax(1).tolist()
+        out = []
+        for row, end in enumerate(end_B):
+            one = self.take(torch.tensor([row], device=self.mask_BM.device))
+            kv = [(k[:, :, :end], v[:, :, :end]) for k, v in one.kv]
+            at_BM = None if one.positions_BM is None else one.positions_BM[:, :end]
+            out.append(replace(one, kv=kv, mask_BM=one.mask_BM[:, :end], positions_BM=at_BM))
+        return out
 
     @staticmethod
     def stacked(parts: list[Prefix]) -> Prefix:
@@ -200,6 +213,11 @@ class Prefix:
         placed = [part.positions_BM for part in parts if part.positions_BM is not None]
         at_BM = joined(placed, 1) if len(placed) == len(parts) else None
         return Prefix(kv, mask_BM, torch.cat([part.next_B for part in parts]), blocks, first.lora, at_BM)
+
+
+def rows_of(x: Tensor, index_N: Tensor) -> Tensor:
+    """Rows of a tensor, copied whole: on a CPU, indexing would look up number by number."""
+    return x.index_select(0, index_N.to(x.device))
 
 
 def _behind(first_BM: Tensor | None, more_BM: Tensor | None) -> Tensor | None:

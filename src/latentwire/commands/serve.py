@@ -40,6 +40,10 @@ def serve(
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer.")] = 256,
     max_latents: Annotated[int, typer.Option(min=1, help="Latents of a context.")] = 8192,
     max_inputs: Annotated[int, typer.Option(min=1, help="Texts or prompts of one request.")] = 64,
+    prefix_cache: Annotated[
+        int,
+        typer.Option(min=0, metavar="MB", help="Megabytes of keys and values kept of contexts already read; 0: none."),
+    ] = 1024,
     max_body: Annotated[int, typer.Option(min=1, metavar="MB", help="Megabytes of a request.")] = 16,
     grace: Annotated[
         int, typer.Option(min=0, metavar="SECONDS", help="How long answers may take once it should end.")
@@ -61,7 +65,7 @@ def serve(
     opened = open_wire(wire, device=device)
     limits = Limits(
         body=max_body << 20, waiting=max_waiting, batch=max_batch, inputs=max_inputs, latents=max_latents,
-        tokens=max_tokens,
+        tokens=max_tokens, prefixes=prefix_cache << 20,
     )  # fmt: skip
     service = Service(opened, chosen_receivers(opened, receiver), limits)
 

@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from latentwire.receivers.attention import own_causal
 from latentwire.receivers.receiver import Receiver, pad
-from latentwire.types import Generated, Prefix
+from latentwire.types import Generated, Prefix, rows_of
 
 KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
@@ -119,7 +119,7 @@ def steps(
         if len(keep) <= LEAVE * len(rows):
             keep_N = torch.tensor(keep, device=receiver.device)
             rows, chosen_B = [rows[place] for place in keep], chosen_B[keep_N]
-            room = [(k[keep_N.to(k.device)], v[keep_N.to(v.device)]) for k, v in room]
+            room = [(packed(k, keep), packed(v, keep)) for k, v in room]
             prefix = replace(prefix, kv=[]).take(keep_N)
         step_ids = chosen_B[:, None]
         step_mask = torch.ones_like(step_ids, dtype=torch.bool)
@@ -140,12 +140,24 @@ def make_room(prefix: Prefix, batch: int, more: int, dtype: torch.dtype) -> list
 
     def wide(x_BHMK: Tensor) -> Tensor:
         _, H, M, K = x_BHMK.shape
-        # zeros, not whatever was there: masked positions still meet the arithmetic
-        room_BHMK = torch.zeros(batch, H, M + more, K, dtype=dtype, device=x_BHMK.device)
+        room_BHMK = torch.empty(batch, H, M + more, K, dtype=dtype, device=x_BHMK.device)
         room_BHMK[:, :, :M] = x_BHMK
+        # zeros, not whatever was there: masked positions still meet the arithmetic
+        room_BHMK[:, :, M:] = 0
         return room_BHMK
 
     return [(wide(k), wide(v)) for k, v in prefix.kv]
+
+
+def packed(x_BHMK: Tensor, keep: list[int]) -> Tensor:
+    """Rows ``keep`` (ascending), on a CPU moved to the front of the same memory: fresh memory is slow to touch there,
+    and a GPU would rather have one kernel than one for each row."""
+    if x_BHMK.device.type != "cpu":
+        return rows_of(x_BHMK, torch.tensor(keep))
+    for to, row in enumerate(keep):
+        if to != row:
+            x_BHMK[to] = x_BHMK[row]
+    return x_BHMK[: len(keep)]
 
 
 def held(prefix: Prefix, room: list[tuple[Tensor, Tensor]]) -> Prefix:

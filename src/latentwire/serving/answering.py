@@ -6,6 +6,7 @@ of its own, seeded as a batch of one is seeded offline. So an answer is the one 
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Hashable
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from latentwire.receivers.receiver import pad
 from latentwire.serving.engine import Job
 from latentwire.serving.errors import invalid
 from latentwire.serving.growing import Growing
+from latentwire.serving.prefixes import Prefixes
 from latentwire.types import Prefix
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ class AnswerJob(Job):
     """One prompt.
 
     packet: the context as latents; None: as text, and ``context`` are its tokens (none: nothing was given). tail:
-    tokens of the question and the anchor. stream: pieces of text are told on the way.
+    tokens of the question and the anchor. stream: pieces of text are told on the way. kept: contexts read before.
     """
 
     wire: Wire
@@ -69,6 +71,7 @@ class AnswerJob(Job):
     stops: list[str] = field(default_factory=list)
     slots: int | None = None
     stream: bool = False
+    kept: Prefixes = field(default_factory=Prefixes)
     work = "answer"
 
     @property
@@ -78,6 +81,14 @@ class AnswerJob(Job):
     @property
     def size(self) -> int:
         return len(self.context) if self.packet is None else len(self.packet.z_MD) * (self.slots or 1)
+
+    def given(self) -> Hashable:
+        """The same for jobs of one key that were given the same context."""
+        if self.packet is None:
+            return tuple(self.context)
+        packet = self.packet
+        z = hashlib.blake2b(packet.z_MD.contiguous().numpy().tobytes(), digest_size=16).digest()
+        return z, packet.z_MD.shape, packet.source_tokens, packet.ratio, packet.coded
 
     @classmethod
     @torch.no_grad()
@@ -126,10 +137,21 @@ class AnswerJob(Job):
 def read(jobs: list[AnswerJob], receiver: Receiver) -> Prefix:
     """What the receiver has read before each question: packets of one mode, or texts; ``jobs`` ordered by size.
 
-    Contexts of like lengths are read together, then all of them are put into one batch: making keys and values of
-    padding costs as much as making those of latents, having them lie there costs little.
+    A context that was read before, or that several ask about, is not read again. Contexts of like lengths are read
+    together, then all of them are put into one batch: making keys and values of padding costs as much as making those
+    of latents, having them lie there costs little.
     """
-    return Prefix.stacked([_read(jobs[start:end], receiver) for start, end in alike([job.size for job in jobs])])
+    kept = jobs[0].kept
+    keys = [(job.key, job.given()) for job in jobs]
+    once = dict(zip(reversed(keys), reversed(jobs), strict=True))
+    rows = {key: prefix for key in once if (prefix := kept.get(key)) is not None}
+    fresh = [key for key in dict.fromkeys(keys) if key not in rows]
+    for start, end in alike([once[key].size for key in fresh]):
+        run = fresh[start:end]
+        for key, prefix in zip(run, _read([once[key] for key in run], receiver).rows(), strict=True):
+            rows[key] = prefix
+            kept.put(key, prefix)
+    return Prefix.stacked([rows[key] for key in keys])
 
 
 def alike(sizes: list[int]) -> list[tuple[int, int]]:
@@ -143,7 +165,7 @@ def alike(sizes: list[int]) -> list[tuple[int, int]]:
         if (end + 1 - start) * sizes[end] > PADDED * sum(sizes[start : end + 1]):
             runs.append((start, end))
             start = end
-    return [*runs, (start, len(sizes))]
+    return [*runs, (start, len(sizes))] if sizes else []
 
 
 def _read(jobs: list[AnswerJob], receiver: Receiver) -> Prefix:

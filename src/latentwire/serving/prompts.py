@@ -120,7 +120,7 @@ def answer_job(
         tell=numbered(tell, number), wire=service.wire, receiver=name, packet=packet, context=context, tail=tail,
         most=room(service, name, window - start - len(tail), most or request.max_tokens),
         temperature=request.temperature or 0.0, seed=request.seed or 0, stops=request.stops,
-        slots=slots, stream=bool(request.stream),
+        slots=slots, stream=bool(request.stream), kept=service.prefixes,
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from latentwire.serving.engine import Engine
 from latentwire.serving.errors import ApiError, invalid
 from latentwire.serving.limits import Limits
 from latentwire.serving.metrics import Metrics
+from latentwire.serving.prefixes import Prefixes
 from latentwire.serving.schema import (
     LatentData,
     LatentsRequest,
@@ -41,6 +42,10 @@ class Service:
         self.limits = limits or Limits()
         self.metrics = Metrics()
         self.engine = Engine(self.limits, self.metrics)
+        self.prefixes = kept = Prefixes(self.limits.prefixes)
+        self.metrics.gauge("latentwire_prefix_cache_queries", "Contexts looked for.", lambda: kept.asked)
+        self.metrics.gauge("latentwire_prefix_cache_hits", "Contexts that were kept from before.", lambda: kept.found)
+        self.metrics.gauge("latentwire_prefix_cache_bytes", "What the kept ones take.", lambda: kept.bytes)
         for name in self.names:
             # read once and kept, here: afterwards only the engine's thread may let a receiver read
             self.wire.get_receiver(name).head()
