@@ -18,6 +18,7 @@ from contracts.matrix import INJECTIONS, config
 from latentwire.encoders.lm import LMEncoderConfig
 from latentwire.injections import InjectionConfig
 from latentwire.link import LinkConfig
+from latentwire.receivers import decode
 from latentwire.serving import answering
 from latentwire.serving.engine import Engine, Job
 from latentwire.serving.errors import ApiError
@@ -191,6 +192,7 @@ def test_the_end_of_a_server_waits_for_what_it_accepted(tiny_wire, packets, gate
     with ThreadPoolExecutor(6) as pool:
         with running(tiny_wire, batch=2, linger=0.5) as server:
             asking = [pool.submit(server.post, "/v1/chat/completions", asked(packets[0])) for _ in range(6)]
+            assert gate.reached.acquire(timeout=30)  # two are being answered, so four that wait are all
             until(lambda: server.service.engine.depth == 4)
             threading.Timer(0.5, gate.open).start()
         assert [each.result(60).status_code for each in asking] == [200] * 6
@@ -233,4 +235,4 @@ def test_what_is_read_together_is_hardly_padded(sizes):
     runs = answering.alike(sizes)
     assert [place for start, end in runs for place in range(start, end)] == list(range(len(sizes)))
     for start, end in runs:
-        assert end - start == 1 or (end - start) * sizes[end - 1] <= answering.PADDED * sum(sizes[start:end])
+        assert end - start == 1 or (end - start) * sizes[end - 1] <= decode.PADDED * sum(sizes[start:end])

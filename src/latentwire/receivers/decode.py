@@ -24,6 +24,8 @@ Choose = Callable[[int, list[int], Tensor], Tensor]
 
 LEAVE = 0.75
 """Ended rows leave once no more than this share of a batch goes on: leaving copies what is held."""
+PADDED = 1.2
+"""How much larger padding may make what is read together."""
 
 
 @dataclass(frozen=True)
@@ -103,13 +105,11 @@ def steps(
             # rows that have ended and not left yet may run beyond the end of learned positions
             positions = positions.clamp_max(receiver.geometry.window - 1)
         with sdpa_kernel(KERNELS):
-            h_BTE = receiver.states(
-                step_ids, positions_BT=positions, own_BTT=own_causal(step_mask), prefix=held(prefix, room), room=room
-            )
+            h_BE = last_states(receiver, prefix, room, step_ids, step_mask, positions)
         end = prefix.mask_BM.shape[1] + step_ids.shape[1]
         kv = [(k[:, :, :end], v[:, :, :end]) for k, v in room]
         prefix = prefix.grown(kv, step_mask, positions[:, -1] + 1, positions)
-        chosen_B = choose(step, rows, receiver.logits(h_BTE[:, -1]))
+        chosen_B = choose(step, rows, receiver.logits(h_BE))
         tokens = {row: token for row, token in zip(rows, chosen_B.tolist(), strict=True) if row not in ended}
         ended.update(row for row, token in tokens.items() if token == eos)
         yield {row: token for row, token in tokens.items() if token != eos}
@@ -123,6 +123,57 @@ def steps(
             prefix = replace(prefix, kv=[]).take(keep_N)
         step_ids = chosen_B[:, None]
         step_mask = torch.ones_like(step_ids, dtype=torch.bool)
+
+
+def last_states(
+    receiver: Receiver,
+    prefix: Prefix,
+    room: list[tuple[Tensor, Tensor]],
+    ids_BT: Tensor,
+    mask_BT: Tensor,
+    at_BT: Tensor,
+) -> Tensor:
+    """States [B, E] of each row's last token, read behind ``prefix`` into ``room``; ids padded on the left.
+
+    On a CPU, where arithmetic is what takes time, rows of like lengths are read together, if rows come ordered by it.
+    """
+    B, T = ids_BT.shape
+    runs, own = [(0, B)], mask_BT.sum(-1).tolist()
+    if ids_BT.device.type == "cpu" and own == sorted(own) and not prefix.blocks:
+        runs = alike(own)
+    out = []
+    for start, end in runs:
+        rows, skip = slice(start, end), T - own[end - 1] if len(runs) > 1 else 0
+        part = [(k[rows], v[rows]) for k, v in room] if len(runs) > 1 else room
+        before = prefix
+        if len(runs) > 1:
+            # what is left out on the left is a gap in front of the tokens
+            gap_BT, mask_BM = mask_BT[rows, :skip], prefix.mask_BM.expand(B, -1)[rows]
+            placed = prefix.positions_BM
+            before = replace(
+                prefix, kv=[], mask_BM=torch.cat([mask_BM, gap_BT], 1), next_B=prefix.next_B.expand(B)[rows],
+                positions_BM=None if placed is None else torch.cat([placed.expand(B, -1)[rows], at_BT[rows, :skip]], 1),
+            )  # fmt: skip
+        h_BTE = receiver.states(
+            ids_BT[rows, skip:], positions_BT=at_BT[rows, skip:], own_BTT=own_causal(mask_BT[rows, skip:]),
+            prefix=held(before, part), room=part,
+        )  # fmt: skip
+        out.append(h_BTE[:, -1])
+    return torch.cat(out) if len(out) > 1 else out[0]
+
+
+def alike(sizes: list[int]) -> list[tuple[int, int]]:
+    """Runs ``(start, end)`` of ascending sizes that padding to the run's longest makes at most :data:`PADDED` larger.
+
+    >>> alike([30, 31, 33, 90, 100])
+    [(0, 3), (3, 5)]
+    """
+    runs, start = [], 0
+    for end in range(1, len(sizes)):
+        if (end + 1 - start) * sizes[end] > PADDED * sum(sizes[start : end + 1]):
+            runs.append((start, end))
+            start = end
+    return [*runs, (start, len(sizes))] if sizes else []
 
 
 def sampled(logits_BV: Tensor, temperature: float, generator: torch.Generator) -> Tensor:

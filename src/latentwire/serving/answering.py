@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from latentwire.receivers.decode import sampled, steps
+from latentwire.receivers.decode import alike, sampled, steps
 from latentwire.receivers.receiver import pad
 from latentwire.serving.engine import Job
 from latentwire.serving.errors import invalid
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from latentwire.receivers import Receiver
     from latentwire.serving.metrics import Metrics
     from latentwire.wire import Wire
-
-PADDED = 1.2
-"""How much larger padding may make what is read together."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +91,7 @@ class AnswerJob(Job):
     @torch.no_grad()
     def run(cls, jobs: list[AnswerJob], metrics: Metrics) -> None:
         begun = time.perf_counter()
-        jobs = sorted(jobs, key=lambda job: job.size)
+        jobs = sorted(jobs, key=lambda job: len(job.tail))  # questions of like lengths are read together
         receiver = jobs[0].wire.get_receiver(jobs[0].receiver)
         prefix = read(jobs, receiver)
         held_B = prefix.count_B.tolist()
@@ -135,7 +132,7 @@ class AnswerJob(Job):
 
 
 def read(jobs: list[AnswerJob], receiver: Receiver) -> Prefix:
-    """What the receiver has read before each question: packets of one mode, or texts; ``jobs`` ordered by size.
+    """What the receiver has read before each question: packets of one mode, or texts.
 
     A context that was read before, or that several ask about, is not read again. Contexts of like lengths are read
     together, then all of them are put into one batch: making keys and values of padding costs as much as making those
@@ -143,29 +140,15 @@ def read(jobs: list[AnswerJob], receiver: Receiver) -> Prefix:
     """
     kept = jobs[0].kept
     keys = [(job.key, job.given()) for job in jobs]
-    once = dict(zip(reversed(keys), reversed(jobs), strict=True))
+    once = dict(zip(keys, jobs, strict=True))
     rows = {key: prefix for key in once if (prefix := kept.get(key)) is not None}
-    fresh = [key for key in dict.fromkeys(keys) if key not in rows]
+    fresh = sorted((key for key in once if key not in rows), key=lambda key: once[key].size)
     for start, end in alike([once[key].size for key in fresh]):
         run = fresh[start:end]
         for key, prefix in zip(run, _read([once[key] for key in run], receiver).rows(), strict=True):
             rows[key] = prefix
             kept.put(key, prefix)
     return Prefix.stacked([rows[key] for key in keys])
-
-
-def alike(sizes: list[int]) -> list[tuple[int, int]]:
-    """Runs ``(start, end)`` of ascending sizes that padding to the run's longest makes at most :data:`PADDED` larger.
-
-    >>> alike([30, 31, 33, 90, 100])
-    [(0, 3), (3, 5)]
-    """
-    runs, start = [], 0
-    for end in range(1, len(sizes)):
-        if (end + 1 - start) * sizes[end] > PADDED * sum(sizes[start : end + 1]):
-            runs.append((start, end))
-            start = end
-    return [*runs, (start, len(sizes))] if sizes else []
 
 
 def _read(jobs: list[AnswerJob], receiver: Receiver) -> Prefix:

@@ -12,7 +12,8 @@ class Limits:
     body: bytes of a request. waiting: prompts and texts that are accepted and not begun; one more is answered 429.
     batch: rows that are answered or encoded together. positions: rows of a batch times the longest context in it,
     which bounds what keys and values take. inputs: texts or prompts of one request. latents: of one context.
-    tokens: of one answer. prefixes: bytes of keys and values that are kept of contexts already read. linger: seconds that a first request waits for company; a batch that is full goes at once.
+    tokens: of one answer. prefixes: bytes of keys and values that are kept of contexts already read. linger: seconds
+    that a first request waits for company; a batch that is full goes at once.
     """
 
     body: int = 16 << 20
