@@ -1,7 +1,8 @@
 """Recorded decoding says what ordinary decoding says.
 
-There is no GPU here: what is tested is that the passes can be recorded at all (nothing in them waits for the device),
-and that replays on the same tensors decode other contents, and rows that end, as the ordinary way does.
+Mostly without a GPU: what is tested is that the passes can be recorded at all (nothing in them waits for the device or
+comes from another), and that replays on the same tensors decode other contents, and rows that end, as the ordinary way
+does. Where there is a GPU, the last test makes real recordings.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import pytest
 import torch
 
 from conftest import tiny_tokenizer
+from contracts.waits import StaysOn
 from latentwire.receivers import Receiver
 from latentwire.receivers.decode import generate, steps
 from latentwire.receivers.recorded import Recorded
+from latentwire.receivers.room import Pass, Room
 from latentwire.types import LayerBlock, Prefix
-from receivers.families import VOCABULARY, model_of
+from receivers.families import FAMILIES, VOCABULARY, model_of
 from receivers.recorder import Recorder
 
 KINDS = ("llama", "qwen2", "qwen2, sliding", "mistral, sliding", "gemma2", "gemma3", "gpt2", "opt")
@@ -45,6 +48,7 @@ def contexts(receiver, lengths=LENGTHS, seed=0) -> Prefix:
     """Texts of these lengths, each read alone: a prefix with padded rows."""
     generator = torch.Generator().manual_seed(seed)
     rows = [torch.randint(5, VOCABULARY - 20, (1, length), generator=generator) for length in lengths]
+    rows = [ids.to(receiver.device) for ids in rows]
     return Prefix.stacked([receiver.read(ids, torch.ones_like(ids, dtype=torch.bool)) for ids in rows])
 
 
@@ -86,10 +90,23 @@ def test_every_family_says_the_same_whatever_its_rows_hold_and_when_they_end(kin
     assert_same(kind, contexts(kind), TAILS, recorded, ends=ends)
     # one recording for tails, one for tokens, in one memory
     assert recorder.pools == [None, recorder] and recorder.replays == 8
-    # other contents of the same shape: what was there before has left nothing behind
-    others = [[token + 3 for token in tail] for tail in reversed(TAILS)]
+    # other contents of the same shape, tails a token shorter: what was there before has left nothing behind
+    others = [[token + 3 for token in tail[:17]] for tail in reversed(TAILS)]
     assert_same(kind, contexts(kind, LENGTHS[::-1], 1), others, recorded, ends={1: 0, 3: 2})
     assert len(recorder.pools) == 2
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_nothing_in_a_pass_travels_between_devices(name, tokenizer):
+    """On a device without memory: what a pass made on the CPU, or asked back, could not be recorded."""
+    receiver = Receiver(name, model_of(name).to("meta"), tokenizer)
+    shape = torch.Size((1, receiver.geometry.kv_heads, 5, receiver.geometry.head_dim))
+    room = Room((2, 256, 0), 0, [shape] * 2 * receiver.geometry.layers, receiver)
+    for width in (16, 1):
+        ids = torch.zeros(2, width, dtype=torch.long, device="meta")
+        with torch.no_grad(), StaysOn("meta"):
+            logits = room.go(receiver, Pass(ids, ids.bool()))
+        assert logits.shape == (2, VOCABULARY)
 
 
 def test_a_tail_of_one_token_needs_one_recording(llama):
@@ -180,11 +197,12 @@ def test_two_batches_at_once_do_not_meet(llama, bound):
 
     try:
         with torch.no_grad():
-            both = [steps(llama, prefix, TAILS[:2], 8, choose, set()) for prefix in prefixes]
-            said = list(zip(*both, strict=True))
-            assert [[tokens[number] for tokens in said] for number in (0, 1)] == want
+            for _ in range(2):  # with new rooms, and with those that were given back
+                both = [steps(llama, prefix, TAILS[:2], 8, choose, set()) for prefix in prefixes]
+                said = list(zip(*both, strict=True))
+                assert [[tokens[number] for tokens in said] for number in (0, 1)] == want
             # where there is memory for one room, the other batch goes the ordinary way
-            assert recorded.begun == len(recorded.idle) == (2 if bound == LARGE else 1)
+            assert len(recorded.idle) == (2 if bound == LARGE else 1) and recorded.begun == 2 * len(recorded.idle)
             left = steps(llama, prefixes[0], TAILS[:2], 8, choose, set())
             next(left)
             count = len(recorded.idle)
@@ -260,3 +278,15 @@ def test_without_a_gpu_nothing_is_recorded(llama):
     assert generate(llama, prefix, TAILS, 4).ids and llama.recorded.begun == 0
     llama.record(False)
     assert llama.recorded is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", FAMILIES)
+def test_real_recordings_say_the_same(name, tokenizer, caplog):
+    receiver = Receiver(name, model_of(name).cuda(), tokenizer)
+    recorded = Recorded()
+    assert_same(receiver, contexts(receiver), TAILS, recorded, ends={0: 1, 2: 3, 4: 3})
+    others = [[token + 3 for token in tail[:17]] for tail in reversed(TAILS)]
+    assert_same(receiver, contexts(receiver, LENGTHS[::-1], 1), others, recorded, ends={1: 0, 3: 2})
+    assert_same(receiver, contexts(receiver, (20,)), [[9]], recorded)
+    assert not caplog.records and [len(room.passes) for room in recorded.idle] == [2, 1]
