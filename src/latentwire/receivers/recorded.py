@@ -30,6 +30,8 @@ PLACES = 256
 """A room has a multiple of so many places."""
 SHARE = 8
 """Rooms take at most one part in so many of the GPU's memory."""
+RECORDING = threading.RLock()
+"""A process records one thing at a time, whoever decodes in its threads."""
 
 
 class Recorded:
@@ -108,7 +110,7 @@ class Recorded:
         if self.record is None and self.stream is None:
             self.stream = torch.cuda.Stream(receiver.device)
         record = self.record or (lambda work, pool: captured(work, pool, self.stream))
-        with contextlib.nullcontext() if self.stream is None else torch.cuda.device(receiver.device):
+        with RECORDING, contextlib.nullcontext() if self.stream is None else torch.cuda.device(receiver.device):
             for each in (width, 1):
                 room.prepare(receiver, each, record, self.stream)
 
