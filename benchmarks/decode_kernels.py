@@ -1,7 +1,7 @@
 """A decoding step with and without cuDNN's attention kernel: ``python benchmarks/decode_kernels.py --out FILE``.
 
-In decoding every step has a length of its own, and cuDNN makes a plan for each; `latentwire.receivers.decode` leaves it
-out. Both sides in one process, by turns, the same sampled tokens; needs a GPU.
+In decoding every step has a length of its own, and cuDNN makes a plan for each; `latentwire.receivers.kernels` leaves
+it out. Both sides in one process, by turns, the same sampled tokens; needs a GPU.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch.nn.attention import SDPBackend
 
 from latentwire.receivers import decode
+from latentwire.receivers.kernels import DECODING
 from latentwire.receivers.load import load_receiver
 from latentwire.receivers.receiver import pad
 from latentwire.shipped import resolve
@@ -41,14 +42,14 @@ def main() -> None:
     tails = [receiver.prompt.anchor_ids()] * given.batch
 
     def seconds(kernels: list[SDPBackend]) -> float:
-        decode.KERNELS[:] = kernels
+        DECODING[:] = kernels
         if device == "cuda":
             torch.cuda.synchronize()
         begun = time.monotonic()
         decode.generate(receiver, prefix, tails, given.tokens, min_new_tokens=given.tokens)
         return (time.monotonic() - begun) / given.tokens
 
-    without = list(decode.KERNELS)
+    without = list(DECODING)
     sides = {"without": without, "with": [SDPBackend.CUDNN_ATTENTION, *without]}
     found = {name: [] for name in sides}
     for _ in range(given.rounds):

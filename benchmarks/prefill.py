@@ -3,7 +3,8 @@
 Both sides in one run, on whatever device there is, for each receiver, length of the context and number of contexts side
 by side. From text, the receiver reads the context by transformers' own forward with torch's causal kernel; from latents
 the link makes keys and values of what the encoder left. The question behind either (24 tokens) and the tokens said are
-read by the same code. What encoding takes stands beside it, for those who have no packet yet.
+read by the same code, on a GPU by recorded passes (``--no-graphs``: ordinary ones) on both sides. What encoding takes
+stands beside it, for those who have no packet yet.
 
 ``--shape large``: receivers of the shapes of Llama 3.1 8B and Qwen2.5 7B and an encoder of that of Llama 3.2 1B, with
 random weights (see ``shapes.py``). ``--shape sandbox``: the wire that comes along. Tokenising is on neither side.
@@ -75,10 +76,13 @@ def encode(wire: Wire, ids_BT: np.ndarray, ratio: int) -> Latents:
 
 
 class Point:
-    """One receiver, length and number of contexts. Times are the least of ``rounds`` behind one that does not count."""
+    """One receiver, length and number of contexts. Times are the least of ``rounds`` behind one that does not count, in
+    which passes are recorded if they are to be (``graphs``)."""
 
-    def __init__(self, wire: Wire, name: str, length: int, batch: int, rounds: int, tokens: int) -> None:
-        self.wire, self.name, self.rounds, self.tokens = wire, name, rounds, tokens
+    def __init__(
+        self, wire: Wire, name: str, length: int, batch: int, rounds: int, tokens: int, graphs: bool = False
+    ) -> None:
+        self.wire, self.name, self.rounds, self.tokens, self.graphs = wire, name, rounds, tokens, graphs
         self.receiver = wire.get_receiver(name)
         rng = np.random.default_rng(0)
         self.source = rng.integers(3, 1000, (batch, length), dtype=np.int32)
@@ -125,6 +129,7 @@ class Point:
             found = [self.from_text() if ratio is None else self.from_latents(ratio) for _ in range(self.rounds + 1)]
             return {key: round(min(one[key] for one in found[1:]), 5) for key in found[0]}
 
+        self.receiver.record(self.graphs)  # anew for each row: its memory is the row's own
         fresh_peak()
         batch, length = self.source.shape
         told = {"receiver": self.name, "context": length, "batch": batch, "given": given, "ratio": ratio}
@@ -133,7 +138,9 @@ class Point:
         seconds = attempt(least)
         if seconds is None:
             return {**told, "fits": False, "why": "memory"}
-        return {**told, "fits": True, "seconds": seconds, "peak_gib": peak_gib()}
+        # not what was asked for: a batch that was too large, or could not be recorded, went the ordinary way
+        recorded = self.receiver.recorded is not None and self.receiver.recorded.begun == self.rounds + 1
+        return {**told, "fits": True, "recorded": recorded, "seconds": seconds, "peak_gib": peak_gib()}
 
 
 def table(found: dict[str, Any]) -> str:
@@ -163,6 +170,10 @@ def main() -> None:
     parser.add_argument("--ratios", type=int, nargs="*", default=RATIOS)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=TOKENS)
+    parser.add_argument(
+        "--graphs", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available(),
+        help="decode by recorded CUDA graphs, on both sides (default: where there is a GPU)",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, help="file for the figures (JSON); written again behind every point")
     parser.add_argument("--table", type=Path, help="only print the table of such a file")
     given = parser.parse_args()
@@ -172,7 +183,7 @@ def main() -> None:
     device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     names = given.receivers or (LARGE if given.shape == "large" else ("tiny-llama", "tiny-qwen"))
     found: dict[str, Any] = {**facts(device), "shape": given.shape, "question": QUESTION, "said": given.tokens}
-    found |= {"rounds": given.rounds, "random_weights": given.shape != "sandbox", "rows": []}
+    found |= {"rounds": given.rounds, "graphs": given.graphs, "random_weights": given.shape != "sandbox", "rows": []}
     # one receiver after the other: two of them and their keys would not be on one device in use either
     for group in [None] if given.shape == "sandbox" else [[name] for name in names]:
         if group is None:
@@ -185,7 +196,7 @@ def main() -> None:
             for name in wire.receivers:
                 for batch in given.batches:
                     for length in given.contexts:
-                        point = Point(wire, name, length, batch, given.rounds, given.tokens)
+                        point = Point(wire, name, length, batch, given.rounds, given.tokens, given.graphs)
                         sides = [("text", None), *(("latents", ratio) for ratio in given.ratios)]
                         rows = [point.row(*side) for side in sides]
                         found["rows"] += rows

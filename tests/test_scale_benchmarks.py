@@ -13,8 +13,10 @@ import pytest
 import torch
 
 from latentwire.config import load
+from latentwire.receivers.recorded import Recorded
 from latentwire.training.check import check
 from latentwire.training.config import TrainConfig
+from receivers.recorder import Recorder
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -62,9 +64,31 @@ def test_prefill_from_text_and_from_latents(script, tmp_path, capsys, monkeypatc
     why = {row["why"] for row in found["rows"] if not row["fits"]}
     assert why == {"memory", "window of 512"}
     assert all(0 < row["seconds"]["first"] < row["seconds"]["last"] for row in found["rows"] if row["fits"])
+    assert found["graphs"] is False and not any(row["recorded"] for row in found["rows"] if row["fits"])
     capsys.readouterr()
     run("--table", out)
     assert "| tiny-qwen | 2 | 64 | " in (told := capsys.readouterr().out) and "| memory |" in told
+
+
+def test_prefill_says_which_rows_were_decoded_by_recordings(script, tmp_path, monkeypatch):
+    prefill, run = script("prefill")
+    out, seen = tmp_path / "found.json", []
+
+    def record(receiver, on: bool) -> None:
+        seen.append(Recorder())
+        # room for one context, not for two
+        receiver.recorded = Recorded(seen[-1], 2 * 2 * 2 * 8 * 256 * 4) if on else None
+
+    monkeypatch.setattr(prefill.Receiver, "record", record)
+    run("--shape", "tiny", "--receivers", "tiny-llama", "--contexts", 64, "--batches", 1, 2, "--ratios", 4,
+        "--rounds", 2, "--tokens", 3, "--graphs", "--out", out)  # fmt: skip
+    found = json.loads(out.read_text())
+    assert found["graphs"] is True
+    assert [(row["batch"], row["given"], row["recorded"]) for row in found["rows"]] == [
+        (1, "text", True), (1, "latents", True), (2, "text", False), (2, "latents", False),
+    ]  # fmt: skip
+    # recorded in the first round, replayed in all three
+    assert [(len(each.pools), each.replays) for each in seen] == [(2, 9), (2, 9), (0, 0), (0, 0)]
 
 
 @torch.no_grad()

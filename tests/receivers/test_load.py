@@ -107,7 +107,7 @@ def test_kernels_agree(family, monkeypatch):
         assert bool(calls) == (kernel == "flash_attention_2")
         calls.clear()
         both = Prefix.stacked([one, other])
-        padded = generate(receiver, both, [TAIL[0], [5, 6, 7, 8, 9]], 6, 6).ids
+        padded = generate(receiver, both, [TAIL[0], [5, 6]], 6, 6).ids
         assert padded[0] == said[kernel][0] and calls == [], "rows with padding are left to torch's kernels"
         states[kernel] = [k for k, _ in one.kv]
     assert said["sdpa"] == said["eager"] == said["flash_attention_2"]

@@ -9,7 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from latentwire import Packet
-from serving.conftest import QUESTION, TEXT, asked, part
+from latentwire.receivers.recorded import Recorded
+from receivers.recorder import Recorder
+from serving.conftest import QUESTION, TEXT, asked, part, running
 
 
 def offline(wire, packet, question=QUESTION, model="llama", **more):
@@ -172,6 +174,27 @@ def test_many_at_once_are_neither_lost_nor_mixed_up(server, tiny_wire, packets):
     wanted = [offline(tiny_wire, packet, question, model, **sampling) for model, packet, question, sampling in cases]
     assert [text for text, _ in got] == wanted
     assert max(rows for _, rows in got) > 1, "none of them shared a batch"
+
+
+def test_recorded_decoding_answers_as_offline(tiny_wire, packets):
+    cases = [
+        {"max_new_tokens": 2 + number, "temperature": (0.0, 0.8)[number % 2], "seed": number} for number in range(6)
+    ]
+    wanted = [offline(tiny_wire, packets[number % 2], **case) for number, case in enumerate(cases)]
+    receiver = tiny_wire.get_receiver("llama")
+
+    def ask(number):
+        case = {**cases[number], "max_tokens": cases[number]["max_new_tokens"]}
+        del case["max_new_tokens"]
+        return server.openai().chat.completions.create(**asked(packets[number % 2], **case)).choices[0].message.content
+
+    receiver.recorded = recorded = Recorded(Recorder(), 1 << 28)
+    try:
+        with running(tiny_wire) as server, ThreadPoolExecutor(6) as pool:
+            assert list(pool.map(ask, range(6))) == wanted
+        assert recorded.begun > 0 and len(recorded.idle) > 0
+    finally:
+        receiver.recorded = None
 
 
 def test_what_is_counted(server, packets):

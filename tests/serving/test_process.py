@@ -107,3 +107,11 @@ def test_without_the_extra_its_name_is_said(saved, capsys, monkeypatch):
     monkeypatch.delitem(sys.modules, "latentwire.serving.server", raising=False)
     assert "pip install 'latentwire[serve]'" in refusal(capsys, str(saved))
     assert command.KEYS == "LATENTWIRE_API_KEYS"
+
+
+def test_graphs_without_a_gpu_are_said_to_do_nothing(saved, monkeypatch, capsys):
+    served = []
+    monkeypatch.setattr("latentwire.serving.server.run", lambda service, *_: served.append(service))
+    assert cli.main(["serve", str(saved), "--graphs", "--device", "cpu", "-r", "llama"]) == 0
+    assert "warning: --graphs needs one GPU and plain weights; llama decodes" in capsys.readouterr().err
+    assert served[0].wire.get_receiver("llama").recorded is not None

@@ -48,6 +48,9 @@ def serve(
     grace: Annotated[
         int, typer.Option(min=0, metavar="SECONDS", help="How long answers may take once it should end.")
     ] = 60,
+    graphs: Annotated[
+        bool, typer.Option(help="Decode by recorded CUDA graphs; the first request of each shape waits for its own.")
+    ] = False,
 ) -> None:  # fmt: skip
     """Serve a wire over HTTP: OpenAI-shaped requests with latents in them, and a page to try it in a browser."""
     keys = [*(api_key or ()), *(key.strip() for key in os.environ.get(KEYS, "").split(",") if key.strip())]
@@ -59,6 +62,7 @@ def serve(
         raise UserError(
             f"serving needs {error.name}, which is not installed; pip install 'latentwire[serve]'"
         ) from None
+    from latentwire.receivers.recorded import on_one_gpu
     from latentwire.serving.limits import Limits
     from latentwire.serving.service import Service
 
@@ -68,6 +72,10 @@ def serve(
         tokens=max_tokens, prefixes=prefix_cache << 20,
     )  # fmt: skip
     service = Service(opened, chosen_receivers(opened, receiver), limits)
+    for name in service.names if graphs else ():
+        opened.get_receiver(name).record()
+        if not on_one_gpu(opened.get_receiver(name)):
+            typer.echo(f"warning: --graphs needs one GPU and plain weights; {name} decodes the ordinary way", err=True)
 
     def ready(address: str) -> None:
         typer.echo(f"{wire} on {address}, models {', '.join(service.names)}. Ctrl-C ends it.")

@@ -38,6 +38,7 @@ def prefix_attention(
     prefix_v: Tensor | None = None,
     seen: list[tuple[Tensor, Tensor]] | None = None,
     room: tuple[Tensor, Tensor] | None = None,
+    place: Tensor | None = None,
     kernel: str = "sdpa",
     **_: Any,
 ) -> tuple[Tensor, None]:
@@ -46,13 +47,17 @@ def prefix_attention(
     attention_mask: what :func:`additive` made of bool [B, 1, T, P + T] for this many heads per key. softcap: scores are
     kept within it by a tanh (Gemma 2); no kernel of torch knows that, so they are computed openly. ``seen`` receives
     the joined keys and values, which are the prefix of whatever is read next. ``room``: keys and values of which the
-    prefix is the beginning, with space behind it that the new ones are written to: nothing is copied.
+    prefix is the beginning, with space behind it that the new ones are written to: nothing is copied. place: int64 [T],
+    where in the room they are written, of which the prefix is all then.
     """
     if room is not None and prefix_k is not None:
         start, end = prefix_k.shape[2], prefix_k.shape[2] + key.shape[2]
         for held, new in zip(room, (key, value), strict=True):
-            held[:, :, start:end] = new
-        key, value = room[0][:, :, :end], room[1][:, :, :end]
+            if place is None:
+                held[:, :, start:end] = new
+            else:
+                held.index_copy_(2, place, new.to(held.dtype))
+        key, value = room if place is not None else (room[0][:, :, :end], room[1][:, :, :end])
     elif prefix_k is not None and prefix_v is not None:
         batch = key.shape[0]
         key = torch.cat([prefix_k.expand(batch, -1, -1, -1).to(key.dtype), key], 2)
@@ -200,24 +205,32 @@ def own_causal(mask_BT: Tensor) -> Tensor:
     return (causal & mask_BT[:, None, :]) | torch.eye(T, dtype=torch.bool, device=mask_BT.device)
 
 
-def with_prefix(own_BTT: Tensor, prefix_mask_BP: Tensor | None) -> Tensor:
-    """Mask [B, 1, T, P + T] of rows that see all of their prefix and what ``own_BTT`` allows of themselves."""
+def behind(prefix: Tensor, own: Tensor, place_T: Tensor | None) -> Tensor:
+    """What is known of own tokens behind what is known of their prefix, or at ``place_T`` in it (last dimension)."""
+    return torch.cat([prefix, own], -1) if place_T is None else prefix.index_copy(-1, place_T, own.to(prefix.dtype))
+
+
+def with_prefix(own_BTT: Tensor, prefix_mask_BP: Tensor | None, place_T: Tensor | None = None) -> Tensor:
+    """Mask [B, 1, T, P + T] of rows that see all of their prefix and what ``own_BTT`` allows of themselves; [B, 1, T,
+    P] where they stand at ``place_T`` in a prefix that has room for them."""
     if prefix_mask_BP is None:
         return own_BTT[:, None]
     B = max(own_BTT.shape[0], prefix_mask_BP.shape[0])
     T = own_BTT.shape[1]
     seen = prefix_mask_BP[:, None, :].expand(B, T, -1)
-    return torch.cat([seen, own_BTT.expand(B, -1, -1)], -1)[:, None]
+    return behind(seen, own_BTT.expand(B, -1, -1), place_T)[:, None]
 
 
-def within(mask_B1TS: Tensor, positions_BT: Tensor, prefix_at_BM: Tensor | None, width: int) -> Tensor:
-    """Of a mask, what stands less than ``width`` positions before the token that looks; bool [B, 1, T, P + T].
+def within(
+    mask_B1TS: Tensor, positions_BT: Tensor, prefix_at_BM: Tensor | None, width: int, place_T: Tensor | None = None
+) -> Tensor:
+    """Of a mask, what stands less than ``width`` positions before the token that looks; bool, of the mask's shape.
 
     By where things stand, not by how many there are: a latent is as far away as the text that it stands for.
     """
     at_BS = positions_BT
     if prefix_at_BM is not None:
-        at_BS = torch.cat([prefix_at_BM.expand(len(positions_BT), -1), positions_BT], 1)
+        at_BS = behind(prefix_at_BM.expand(len(positions_BT), -1), positions_BT, place_T)
     return mask_B1TS & (at_BS[:, None, None, :] > positions_BT[:, None, :, None] - width)
 
 

@@ -1,8 +1,8 @@
 """Batched decoding on top of a prefix: greedy or sampled, rows that have ended leave the batch.
 
 Keys and values are written into room that is made once: joining them anew for every token would copy all of the
-context's for each of them, and that is most of a decoding step's time. Of the attention kernels, cuDNN's is left out:
-it makes a plan for every new length, and in decoding every step has one.
+context's for each of them, and that is most of a decoding step's time. A receiver that records its passes
+(``Receiver.record``) has a room of fixed shape in place of one whose steps grow.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention import sdpa_kernel
 
 from latentwire.receivers.attention import own_causal
+from latentwire.receivers.kernels import DECODING
 from latentwire.receivers.receiver import Receiver, pad
 from latentwire.types import Generated, Prefix, rows_of
-
-KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 Choose = Callable[[int, list[int], Tensor], Tensor]
 
@@ -96,33 +95,55 @@ def steps(
     the tokens may put others in between two steps; the batch ends with its last row.
     """
     eos = receiver.prompt.eos_id
-    step_mask, step_ids = pad(tails, receiver.prompt.pad_id, receiver.device, left=True)
+    mask_BT, ids_BT = pad(tails, receiver.prompt.pad_id, receiver.device, left=True)
     rows = list(range(len(tails)))
-    room = make_room(prefix, len(tails), step_ids.shape[1] + most, receiver.dtype)
-    for step in range(most):
-        positions = prefix.next_B[:, None] + (step_mask.long().cumsum(-1) - 1).clamp_min(0)
+    recorded = receiver.recorded
+    room = recorded.begin(receiver, prefix, *ids_BT.shape, most) if recorded else None
+    reader = room or Ordinary(receiver, prefix, *ids_BT.shape, most)
+    try:
+        for step in range(most):
+            chosen_B = choose(step, rows, reader.read(ids_BT, mask_BT))
+            tokens = {row: token for row, token in zip(rows, chosen_B.tolist(), strict=True) if row not in ended}
+            ended.update(row for row, token in tokens.items() if token == eos)
+            yield {row: token for row, token in tokens.items() if token != eos}
+            keep = [place for place, row in enumerate(rows) if row not in ended]
+            if not keep:
+                return
+            if len(keep) <= LEAVE * len(rows):
+                rows, chosen_B = [rows[place] for place in keep], chosen_B[keep]
+                reader.take(keep)
+            ids_BT = chosen_B[:, None]
+            mask_BT = torch.ones_like(ids_BT, dtype=torch.bool)
+    finally:
+        if recorded and room:
+            recorded.give_back(room)
+
+
+class Ordinary:
+    """A batch's prefix and the room that it grows in."""
+
+    def __init__(self, receiver: Receiver, prefix: Prefix, batch: int, width: int, most: int) -> None:
+        self.receiver, self.prefix = receiver, prefix
+        self.room = make_room(prefix, batch, width + most, receiver.dtype)
+
+    def read(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        """Read tokens, padded in front, of the rows that are left; logits [B, V] behind the last one."""
+        receiver, prefix = self.receiver, self.prefix
+        positions_BT = prefix.next_B[:, None] + (mask_BT.long().cumsum(-1) - 1).clamp_min(0)
         if not receiver.geometry.rope:
             # rows that have ended and not left yet may run beyond the end of learned positions
-            positions = positions.clamp_max(receiver.geometry.window - 1)
-        with sdpa_kernel(KERNELS):
-            h_BE = last_states(receiver, prefix, room, step_ids, step_mask, positions)
-        end = prefix.mask_BM.shape[1] + step_ids.shape[1]
-        kv = [(k[:, :, :end], v[:, :, :end]) for k, v in room]
-        prefix = prefix.grown(kv, step_mask, positions[:, -1] + 1, positions)
-        chosen_B = choose(step, rows, receiver.logits(h_BE))
-        tokens = {row: token for row, token in zip(rows, chosen_B.tolist(), strict=True) if row not in ended}
-        ended.update(row for row, token in tokens.items() if token == eos)
-        yield {row: token for row, token in tokens.items() if token != eos}
-        keep = [place for place, row in enumerate(rows) if row not in ended]
-        if not keep:
-            return
-        if len(keep) <= LEAVE * len(rows):
-            keep_N = torch.tensor(keep, device=receiver.device)
-            rows, chosen_B = [rows[place] for place in keep], chosen_B[keep_N]
-            room = [(packed(k, keep), packed(v, keep)) for k, v in room]
-            prefix = replace(prefix, kv=[]).take(keep_N)
-        step_ids = chosen_B[:, None]
-        step_mask = torch.ones_like(step_ids, dtype=torch.bool)
+            positions_BT = positions_BT.clamp_max(receiver.geometry.window - 1)
+        with sdpa_kernel(DECODING):
+            h_BE = last_states(receiver, prefix, self.room, ids_BT, mask_BT, positions_BT)
+        end = prefix.mask_BM.shape[1] + ids_BT.shape[1]
+        kv = [(k[:, :, :end], v[:, :, :end]) for k, v in self.room]
+        self.prefix = prefix.grown(kv, mask_BT, positions_BT[:, -1] + 1, positions_BT)
+        return receiver.logits(h_BE)
+
+    def take(self, keep: list[int]) -> None:
+        """Go on with these of the rows that are left, in ascending order."""
+        self.room = [(packed(k, keep), packed(v, keep)) for k, v in self.room]
+        self.prefix = replace(self.prefix, kv=[]).take(torch.tensor(keep, device=self.receiver.device))
 
 
 def last_states(
@@ -138,12 +159,13 @@ def last_states(
     On a CPU, where arithmetic is what takes time, rows of like lengths are read together, if rows come ordered by it.
     """
     B, T = ids_BT.shape
-    runs, own = [(0, B)], mask_BT.sum(-1).tolist()
-    if ids_BT.device.type == "cpu" and own == sorted(own) and not prefix.blocks:
-        runs = alike(own)
+    runs, own = [(0, B)], []
+    if ids_BT.device.type == "cpu" and not prefix.blocks:
+        own = mask_BT.sum(-1).tolist()
+        runs = alike(own) if own == sorted(own) else runs
     out = []
     for start, end in runs:
-        rows, skip = slice(start, end), T - own[end - 1] if len(runs) > 1 else 0
+        rows, skip = slice(start, end), T - max(own[end - 1], 1) if len(runs) > 1 else 0
         part = [(k[rows], v[rows]) for k, v in room] if len(runs) > 1 else room
         before = prefix
         if len(runs) > 1:

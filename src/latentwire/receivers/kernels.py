@@ -13,10 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend
 
 from latentwire.errors import UserError
 
 KERNELS = ("flash_attention_2", "sdpa", "eager")
+DECODING = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""torch's kernels for decoding. cuDNN's is left out: it makes a plan for every new length, and in decoding every step
+has one; where lengths are fixed (``recorded.py``), nothing is known of it."""
 HALF = (torch.bfloat16, torch.float16)
 WIDEST = 256
 """The widest head that flash-attention 2 takes."""

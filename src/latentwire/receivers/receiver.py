@@ -24,6 +24,7 @@ from latentwire.receivers.geometry import Geometry
 from latentwire.receivers.identity import Identity, hashed
 from latentwire.receivers.kernels import plain
 from latentwire.receivers.lora import Switch, frozen_weights
+from latentwire.receivers.recorded import Recorded
 from latentwire.types import Prefix
 
 
@@ -52,7 +53,13 @@ class Receiver:
         self.devices = [device_of(layer) for layer in decoder_layers(self.decoder)]
         self.lora = Switch()
         self.prompt = Prompt(prompt or PromptConfig(), tokenizer)
+        self.recorded: Recorded | None = None
         self._head: Prefix | None = None
+
+    def record(self, on: bool = True) -> None:
+        """Decode by forward passes that are recorded as CUDA graphs (see ``recorded.py``), or no more; what was
+        recorded before is free either way. To be called again once the model was moved or changed."""
+        self.recorded = Recorded() if on else None
 
     @property
     def device(self) -> torch.device:
@@ -78,26 +85,30 @@ class Receiver:
         prefix: Prefix | None = None,
         seen: list[tuple[Tensor, Tensor]] | None = None,
         room: list[tuple[Tensor, Tensor]] | None = None,
+        place_T: Tensor | None = None,
     ) -> Tensor:
         """Last hidden states [B, T, E] of tokens or vectors read on top of ``prefix``.
 
         positions_BT: int64, where each token stands (never derived from the mask: forward does not, and GPT-2 shows
         it). own_BTT: bool, who sees whom among the rows' own tokens. seen: receives per layer the joined K/V.
-        room: per layer K/V that ``prefix`` is the beginning of; new ones are written behind it.
+        room: per layer K/V that ``prefix`` is the beginning of; new ones are written behind it, or at ``place_T``
+        (int64) where the prefix is all of the room.
         """
         if embeds_BTE is not None:
             embeds_BTE = embeds_BTE.to(self.dtype)
         if self.layers.run is self.layers.fast and prefix is not None and prefix.kv[0][0].requires_grad:
             # otherwise the first layer, whose input needs no gradient, would be compiled apart from the others
             embeds_BTE, ids_BT = (self.embed(ids_BT) if embeds_BTE is None else embeds_BTE).requires_grad_(), None  # ty: ignore[invalid-argument-type]
-        mask_B1TS = with_prefix(own_BTT, None if prefix is None else prefix.mask_BM)
+        mask_B1TS = with_prefix(own_BTT, None if prefix is None else prefix.mask_BM, place_T)
         extra: dict[str, Any] = {} if prefix is None else {"prefix": prefix.kv}
         if self.geometry.sliding:
-            extra["masks"] = self.sliding_masks(mask_B1TS, positions_BT, prefix)
+            extra["masks"] = self.sliding_masks(mask_B1TS, positions_BT, prefix, place_T)
         if seen is not None:
             extra["seen"] = Kept(seen)
         if room is not None:
             extra["room"] = room
+        if place_T is not None:
+            extra["place"] = place_T
         if prefix is not None and prefix.blocks:
             extra["blocks"] = prefix.blocks
         added: Tensor | None = None
@@ -114,14 +125,16 @@ class Receiver:
             )
         return out.last_hidden_state.to(self.device)
 
-    def sliding_masks(self, mask_B1TS: Tensor, positions_BT: Tensor, prefix: Prefix | None) -> list[Tensor | None]:
+    def sliding_masks(
+        self, mask_B1TS: Tensor, positions_BT: Tensor, prefix: Prefix | None, place_T: Tensor | None = None
+    ) -> list[Tensor | None]:
         """Of each layer the mask of its sliding window, as it adds it to its scores; None where it sees everything."""
         at_BM = None if prefix is None else prefix.positions_BM
         if prefix is not None and at_BM is None:
             raise ValueError(f"{self.name!r} has a sliding window, so a prefix must say where its slots stand")
         made: dict[int, Tensor | None] = {0: None}
         for width in set(self.geometry.sliding) - {0}:
-            made[width] = additive(within(mask_B1TS, positions_BT, at_BM, width), self.model, self.dtype)
+            made[width] = additive(within(mask_B1TS, positions_BT, at_BM, width, place_T), self.model, self.dtype)
         return [made[width] for width in self.geometry.sliding]
 
     def read(

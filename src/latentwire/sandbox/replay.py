@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from latentwire.receivers.capture import on_stream
 from latentwire.sandbox.feed import Batch
-from latentwire.training.graphs import on_stream, record_cuda
+from latentwire.training.graphs import record_cuda
 
 
 class Replay:

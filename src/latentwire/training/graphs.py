@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from latentwire.receivers.capture import captured, on_stream
 from latentwire.training.step import Step
 from latentwire.training.work import Work
 
@@ -123,25 +124,9 @@ class Graphs:
 
 def record_cuda(work: Callable[[], T], pool: Any, stream: Any) -> tuple[Any, T]:
     """Record ``work`` as a CUDA graph on ``stream``; graphs share their memory, since only one runs at a time."""
-    graph = torch.cuda.CUDAGraph()
     # what is left of earlier steps in reference cycles would take part in this one's backward pass
     gc.collect()
-    # other threads (a process group's watchdog, say) may ask the GPU things meanwhile
-    with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
-        left = work()
-    return graph, left
-
-
-@contextlib.contextmanager
-def on_stream(stream: Any) -> Generator[None]:
-    """Work on ``stream``, behind what was given to the current one before and in front of what follows."""
-    if stream is None:
-        yield
-        return
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        yield
-    torch.cuda.current_stream().wait_stream(stream)
+    return captured(work, pool, stream)
 
 
 def tensors(work: Work) -> Generator[Tensor]:

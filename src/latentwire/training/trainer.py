@@ -8,11 +8,12 @@ import torch
 from accelerate import Accelerator
 
 from latentwire.errors import UserError
+from latentwire.receivers.capture import on_stream
 from latentwire.training.batches import Batch, Batches
 from latentwire.training.checkpoint import Progress
 from latentwire.training.config import Stage, TrainConfig
 from latentwire.training.diagnostics import Diagnostics
-from latentwire.training.graphs import Graphs, on_stream
+from latentwire.training.graphs import Graphs
 from latentwire.training.journal import Journal
 from latentwire.training.mixing import mixed
 from latentwire.training.optim import MuonAdamW
