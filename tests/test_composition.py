@@ -146,3 +146,25 @@ def test_what_cannot_be_read_together_is_refused(tiny_wire, packets):
         reading.generate(packets, QUESTION)
     with pytest.raises(UserError, match="nothing to read"):
         reading.answer_from([], QUESTION)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_best_packets_are_those_behind_which_the_question_is_likeliest(tiny_wire, packets, name):
+    reading, receiver = tiny_wire.receiver(name), tiny_wire.get_receiver(name)
+    tail = receiver.prompt.question_ids([QUESTION])[0]
+    said = []
+    for packet in packets:
+        of_V = logits(tiny_wire, name, prefix_of(tiny_wire, name, [[packet]]))[0, :-1].log_softmax(-1)
+        said.append(float(of_V.gather(1, torch.tensor(tail[1:])[:, None]).sum()))
+    order = sorted(range(3), key=lambda place: -said[place])
+    for best in (1, 2):
+        wanted = [packets[place] for place in sorted(order[:best])]
+        assert reading.sifted([packets, packets[:1]], [QUESTION] * 2, best) == [wanted, packets[:1]]
+        assert reading.answer_from(packets, QUESTION, best=best) == reading.answer_from(wanted, QUESTION)
+    assert reading.sifted([packets], [QUESTION], 3) == [packets]
+    # what stands beside a row makes no difference, nor does the place that a packet comes in
+    turned = [packets[order[0]], packets[order[2]], packets[order[1]]]
+    both = reading.sifted([turned, packets], [QUESTION, "When?"], 1)
+    assert both == [[packets[order[0]]], *reading.sifted([packets], ["When?"], 1)]
+    with pytest.raises(UserError, match="from 1, not 0"):
+        reading.answer_from(packets, QUESTION, best=0)

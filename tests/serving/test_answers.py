@@ -112,6 +112,23 @@ def test_slots_and_prompt_mode_are_answered_as_offline(server, tiny_wire):
     assert "slots" in server.error("/v1/chat/completions", {**body, "slots": 3})["message"]
 
 
+def test_the_best_of_several_latent_parts_is_read(server, tiny_wire, packets):
+    texts = [TEXT[:60], TEXT[20:90], TEXT[40:]]
+    made = tiny_wire.encode(texts, ratio=4)
+    reading = tiny_wire.receiver("llama")
+    content = [*map(part, made), {"type": "text", "text": QUESTION}]
+    body = {"model": "llama", "messages": [{"role": "user", "content": content}], "max_tokens": 8}
+    for best in (1, 2):
+        (kept,) = reading.sifted([made], [QUESTION], best)
+        alone = {**body, "messages": [{"role": "user", "content": [*map(part, kept), content[-1]]}]}
+        got, wanted = (server.post("/v1/chat/completions", each).json() for each in ({**body, "best": best}, alone))
+        assert got["choices"][0]["message"] == wanted["choices"][0]["message"]
+        assert got["usage"] == wanted["usage"], "positions are of what was read"
+    assert server.error("/v1/chat/completions", {**body, "best": 0})["param"] == "best"
+    every = [server.post("/v1/chat/completions", {**body, **more}).json()["usage"] for more in ({}, {"best": 3})]
+    assert every[0] == every[1]
+
+
 def test_several_latent_parts_are_read_as_one_text(server, tiny_wire):
     halves = tiny_wire.encode([TEXT, TEXT], 4)
     content = [*map(part, halves), {"type": "text", "text": QUESTION}]
@@ -215,7 +232,9 @@ def test_what_is_counted(server, packets):
     assert counts == sorted(counts)
     assert any(name.startswith("latentwire_batch_rows_bucket") for name in samples)
     typed = {line.split()[2] for line in lines if line.startswith("# TYPE")}
-    assert len(typed) == 7
+    assert len(typed) == 10
+    assert 0 <= float(samples["latentwire_prefix_cache_hits"]) < float(samples["latentwire_prefix_cache_queries"])
+    assert float(samples["latentwire_prefix_cache_bytes"]) > 0
 
 
 def test_the_description_of_the_routes_is_there(server):

@@ -56,11 +56,11 @@ def test_the_client_example(server, folder, capsys, tiny_wire):
 def test_the_options_and_their_defaults():
     rows = {name: int(value) for name, value in re.findall(r"\| `--([\w-]+)` \| (\d+) \|", DOCS)}
     options = inspect.signature(serve).parameters
-    assert len(rows) == 7
+    assert len(rows) == 8
     assert rows == {name: options[name.replace("-", "_")].default for name in rows}
     assert Limits() == Limits(
         body=rows["max-body"] << 20, waiting=rows["max-waiting"], batch=rows["max-batch"], inputs=rows["max-inputs"],
-        latents=rows["max-latents"], tokens=rows["max-tokens"],
+        latents=rows["max-latents"], tokens=rows["max-tokens"], prefixes=rows["prefix-cache"] << 20,
     )  # fmt: skip
 
 

@@ -226,13 +226,13 @@ def test_contexts_of_any_length_share_a_batch(tiny_readers, injection):
         assert said[number].text == wanted, number
         held: Any = wire.links["llama"].injection
         assert said[number].context == int(held.kv_positions(torch.tensor(len(packet.z_MD))))
-    assert len(answering.alike(sorted(job.size for job in jobs))) > 1
+    assert len(decode.alike(sorted(job.size for job in jobs))) > 1
 
 
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=40))
 def test_what_is_read_together_is_hardly_padded(sizes):
     sizes = sorted(sizes)
-    runs = answering.alike(sizes)
+    runs = decode.alike(sizes)
     assert [place for start, end in runs for place in range(start, end)] == list(range(len(sizes)))
     for start, end in runs:
         assert end - start == 1 or (end - start) * sizes[end - 1] <= decode.PADDED * sum(sizes[start:end])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from latentwire.serving import answering
+from latentwire.serving import answering, contexts
 from latentwire.serving.metrics import Metrics
 from latentwire.serving.prefixes import Prefixes
 from latentwire.types import Prefix
@@ -54,8 +54,8 @@ def test_rows_come_without_the_padding_behind_them_and_stack_again():
 def test_a_context_asked_about_again_is_not_read_again_and_answers_alike(tiny_wire, packets, monkeypatch):
     receiver = tiny_wire.get_receiver("llama")
     reads: list[int] = []
-    fresh = answering._read
-    monkeypatch.setattr(answering, "_read", lambda jobs, receiver: reads.append(len(jobs)) or fresh(jobs, receiver))
+    fresh = contexts._read
+    monkeypatch.setattr(contexts, "_read", lambda jobs, receiver: reads.append(len(jobs)) or fresh(jobs, receiver))
     questions = ["Who came?", "Where is it, and why did they go there?", "When?"]
 
     def ask(kept: Prefixes, which: list[int]) -> list[str]:

@@ -23,12 +23,13 @@ from latentwire.evaluation.bench import Bench, suits
 from latentwire.evaluation.decoding import MAX_NEW_TOKENS, Decoding
 from latentwire.evaluation.giving import Batch, Clock, giving, read_prompts
 from latentwire.evaluation.items import Items
-from latentwire.evaluation.measure import PARTS, forced
+from latentwire.evaluation.measure import PARTS
 from latentwire.evaluation.plan import conditions_of, jobs_of
 from latentwire.evaluation.setting import Setting, check_examples
 from latentwire.harness.asked import Asked, asked_of, cut_at
 from latentwire.harness.marks import split
 from latentwire.receivers.decode import generate
+from latentwire.receivers.forced import forced
 from latentwire.types import Example
 from latentwire.wire import Wire
 

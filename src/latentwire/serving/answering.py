@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from latentwire.receivers.decode import alike, sampled, steps
-from latentwire.receivers.receiver import pad
+from latentwire.receivers.decode import sampled, steps
+from latentwire.serving.contexts import read, sift
 from latentwire.serving.engine import Job
 from latentwire.serving.errors import invalid
 from latentwire.serving.growing import Growing
 from latentwire.serving.prefixes import Prefixes
-from latentwire.types import Prefix
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,6 +54,7 @@ class AnswerJob(Job):
 
     packet: the context as latents; None: as text, and ``context`` are its tokens (none: nothing was given). tail:
     tokens of the question and the anchor. stream: pieces of text are told on the way. kept: contexts read before.
+    among: the packets that ``packet`` was joined of, of which the ``best`` for the question are to be read.
     """
 
     wire: Wire
@@ -69,6 +69,8 @@ class AnswerJob(Job):
     slots: int | None = None
     stream: bool = False
     kept: Prefixes = field(default_factory=Prefixes)
+    among: tuple[Packet, ...] = ()
+    best: int = 0
     work = "answer"
 
     @property
@@ -93,6 +95,7 @@ class AnswerJob(Job):
         begun = time.perf_counter()
         jobs = sorted(jobs, key=lambda job: len(job.tail))  # questions of like lengths are read together
         receiver = jobs[0].wire.get_receiver(jobs[0].receiver)
+        sift(jobs, receiver)
         prefix = read(jobs, receiver)
         held_B = prefix.count_B.tolist()
         batch = _Batch(jobs, receiver)
@@ -129,35 +132,6 @@ class AnswerJob(Job):
                     )  # fmt: skip
                 going.discard(row)
                 ended.add(row)
-
-
-def read(jobs: list[AnswerJob], receiver: Receiver) -> Prefix:
-    """What the receiver has read before each question: packets of one mode, or texts.
-
-    A context that was read before, or that several ask about, is not read again. Contexts of like lengths are read
-    together, then all of them are put into one batch: making keys and values of padding costs as much as making those
-    of latents, having them lie there costs little.
-    """
-    kept = jobs[0].kept
-    keys = [(job.key, job.given()) for job in jobs]
-    once = dict(zip(keys, jobs, strict=True))
-    rows = {key: prefix for key in once if (prefix := kept.get(key)) is not None}
-    fresh = sorted((key for key in once if key not in rows), key=lambda key: once[key].size)
-    for start, end in alike([once[key].size for key in fresh]):
-        run = fresh[start:end]
-        for key, prefix in zip(run, _read([once[key] for key in run], receiver).rows(), strict=True):
-            rows[key] = prefix
-            kept.put(key, prefix)
-    return Prefix.stacked([rows[key] for key in keys])
-
-
-def _read(jobs: list[AnswerJob], receiver: Receiver) -> Prefix:
-    first = jobs[0]
-    packets = [job.packet for job in jobs if job.packet is not None]
-    if packets:
-        return first.wire.prefix(receiver.name, first.wire.latents(packets), packets[0].mode, first.slots)
-    mask_BT, ids_BT = pad([job.context for job in jobs], receiver.prompt.pad_id, receiver.device)
-    return receiver.read(ids_BT, mask_BT, receiver.head_for(len(jobs)))
 
 
 class _Batch:

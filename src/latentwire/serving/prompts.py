@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from latentwire.errors import UserError
 from latentwire.packets import Packet
 from latentwire.serving.answering import AnswerJob
+from latentwire.serving.contexts import joined
 from latentwire.serving.encoding import too_long
 from latentwire.serving.errors import invalid
 from latentwire.serving.schema import ChatRequest, CompletionRequest, LatentPart, Message, Part, Sampling
@@ -121,6 +121,7 @@ def answer_job(
         most=room(service, name, window - start - len(tail), most or request.max_tokens),
         temperature=request.temperature or 0.0, seed=request.seed or 0, stops=request.stops,
         slots=slots, stream=bool(request.stream), kept=service.prefixes,
+        among=asked.packets, best=request.best or len(asked.packets),
     )  # fmt: skip
 
 
@@ -146,22 +147,3 @@ def prompts_of(request: CompletionRequest) -> list[tuple[str | Sequence[Part], s
     if given and not isinstance(given[0], str | list):
         return [(given, "prompt")]  # ty: ignore[invalid-explicit-return]
     return [(each, f"prompt.{number}") for number, each in enumerate(given)]  # ty: ignore[invalid-explicit-return]
-
-
-def joined(packets: Sequence[Packet]) -> Packet:
-    """Several packets as one, as if their texts had been pieces of one text."""
-    if len(packets) == 1:
-        return packets[0]
-    first = packets[0]
-    if any((packet.mode, packet.ratio) != ("context", first.ratio) for packet in packets):
-        raise invalid("several latent parts are read as one text: they have to be of context mode and of one ratio")
-    if any((packet.coded, packet.z_MD.shape[1]) != (first.coded, first.z_MD.shape[1]) for packet in packets):
-        raise invalid("several latent parts are read as one text: all have so many learned codes a latent, or none has")
-    try:
-        return replace(
-            first,
-            z_MD=torch.cat([packet.z_MD for packet in packets]),
-            source_tokens=sum(packet.source_tokens for packet in packets),
-        )
-    except UserError as error:
-        raise invalid(str(error)) from None

@@ -92,7 +92,8 @@ class Sampling(Strict):
     """How an answer is written, and all that OpenAI's clients may send along.
 
     temperature: 0 if left out, not 1 as with OpenAI: the receivers were trained and measured greedily.
-    slots: K/V positions for each latent (not OpenAI's), one of those that the link was made for.
+    slots: K/V positions for each latent (not OpenAI's), one of those that the link was made for. best: of several
+    packets, only so many are read, those behind which the receiver finds the question likeliest (not OpenAI's).
     """
 
     model: Text
@@ -103,6 +104,7 @@ class Sampling(Strict):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     slots: Annotated[int, Field(ge=1)] | None = None
+    best: Annotated[int, Field(ge=1)] | None = None
     user: Text | None = None
     n: Annotated[int | None, only(1)] = None
     top_p: Annotated[float | None, only(1)] = None
