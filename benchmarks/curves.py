@@ -19,7 +19,7 @@ from typing import Any
 
 from curves_table import fill, fitted, table
 from methods_config import READERS, ROOT, smoke
-from side_by_side import Job, command, measured, run_all
+from side_by_side import Job, command, left, measured, run_all
 
 RESULTS = ROOT / "benchmarks" / "results" / "curves.json"
 Setting = dict[str, float | str]
@@ -108,9 +108,13 @@ def jobs(given: argparse.Namespace) -> list[tuple[Path, Job]]:
 def gathered(todo: list[tuple[Path, Job]], failed: dict[str, str], given: argparse.Namespace) -> dict[str, Any]:
     """What ``curves.json`` holds: all finished runs of this budget, also those that ``--only`` leaves out now, and a
     line through each curve."""
-    found = measured(todo, given)
-    budget = {key: getattr(given, key) for key in ("steps", "passages", "windows", "made", "parallel")}
-    return {"budget": budget, **found, "lines": fitted(found["runs"], CURVES, MIDDLE), "failed": failed}
+    found = measured(todo, given, budget(given))
+    return {"budget": budget(given), **found, "lines": fitted(found["runs"], CURVES, MIDDLE), "failed": failed}
+
+
+def budget(given: argparse.Namespace) -> dict[str, Any]:
+    """What runs that stand in one file have in common."""
+    return {key: getattr(given, key) for key in ("steps", "passages", "windows", "made", "parallel")}
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -155,7 +159,8 @@ def main(argv: list[str] | None = None) -> int:
         given.results.parent.mkdir(parents=True, exist_ok=True)
         write_json(given.results, gathered(todo, failed, given))
 
-    failed = run_all(chosen, given.parallel, write)
+    failed = run_all(left(chosen, given, budget(given)), given.parallel, write)
+    write(failed)
     print(table(json.loads(given.results.read_text(encoding="utf-8"))))
     return int(bool(failed))
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from methods_config import RATIO, READERS, ROOT, config, plan, smoke
 from methods_table import fill, table
-from side_by_side import Job, command, measured, run_all
+from side_by_side import Job, command, left, measured, run_all
 
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -53,8 +53,12 @@ def jobs(given: argparse.Namespace) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 def gathered(todo: list[tuple[Path, dict]], failed: dict[str, str], given: argparse.Namespace) -> dict[str, Any]:
     """What ``methods.json`` holds: all finished runs of this budget, also those that ``--only`` leaves out now."""
-    budget = {key: getattr(given, key) for key in ("steps", "minutes", "parallel", "passages")} | given.corpus
-    return {"budget": budget, "ratio": RATIO, **measured(todo, given), "failed": failed}
+    return {"budget": budget(given), "ratio": RATIO, **measured(todo, given, budget(given)), "failed": failed}
+
+
+def budget(given: argparse.Namespace) -> dict[str, Any]:
+    """What runs that stand in one file have in common."""
+    return {key: getattr(given, key) for key in ("steps", "minutes", "parallel", "passages")} | given.corpus
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -99,7 +103,8 @@ def main(argv: list[str] | None = None) -> int:
         given.results.parent.mkdir(parents=True, exist_ok=True)
         write_json(given.results, gathered(todo, failed, given))
 
-    failed = run_all(chosen, given.parallel, write)
+    failed = run_all(left(chosen, given, budget(given)), given.parallel, write)
+    write(failed)
     print(table(json.loads(given.results.read_text(encoding="utf-8"))))
     return int(bool(failed))
 

@@ -19,6 +19,7 @@ import argparse
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -30,6 +31,7 @@ from on_gpus_jobs import Job, jobs
 
 from latentwire.experiments import processes
 
+RESULTS = Path(__file__).resolve().parent / "results"
 LOOK = 0.5
 TRIES = 2
 
@@ -162,7 +164,7 @@ def main(argv: list[str] | None = None) -> int:
         "--only", nargs="*", default=[], metavar="NAME", help="jobs, by the beginning of their names, in this order"
     )
     parser.add_argument("--minutes", type=float, help="begin nothing that would last longer")
-    parser.add_argument("--steps", type=int, default=800, help="of each short run of curves and methods")
+    parser.add_argument("--steps", type=int, default=600, help="of each short run of curves and methods")
     parser.add_argument("--n", type=int, default=0, help="questions of each evaluation (0: all)")
     parser.add_argument("--dry-run", action="store_true", help="only print what would be done")
     given = parser.parse_args(argv)
@@ -174,6 +176,10 @@ def main(argv: list[str] | None = None) -> int:
             print(f"# {job.name}: {where}, {job.seconds} s", *map(shlex.join, job.commands), sep="\n")
         return 0
     gpus = processes.visible_gpus() or ["cpu"]
+    (given.out / "results").mkdir(parents=True, exist_ok=True)
+    for name in ("curves.json", "methods.json"):  # their runs of the same budget are not repeated
+        if (RESULTS / name).is_file() and not (given.out / "results" / name).exists():
+            shutil.copy(RESULTS / name, given.out / "results" / name)
     queue = Queue(todo, dict.fromkeys(gpus, 1.0), given.out)
     if given.minutes is not None:
         queue.until = queue.began + 60 * given.minutes

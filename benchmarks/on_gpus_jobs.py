@@ -53,11 +53,12 @@ def scale(given: argparse.Namespace) -> Iterator[Job]:
     killed = ("--data-dir", given.data_dir, "--models", work / "random", "--run", work / "killed" / "run")
     yield Job("scale-killed", [script("kill_and_resume", *killed, "--out", results / "kill-and-resume.json")], 620)
     for shape in ("llama8b", "qwen7b"):
-        words = ("--receivers", shape, "--out", results / f"prefill-{shape}.json")
-        yield Job(f"scale-prefill-{shape}", [script("prefill", *words)], 150)
+        for way, more in (("", ()), ("-ordinary", ("--no-graphs",))):
+            words = ("--receivers", shape, *more, "--out", results / f"prefill-{shape}{way}.json")
+            yield Job(f"scale-prefill-{shape}{way}", [script("prefill", *words)], 150)
     yield Job("scale-one", [step("scale-step-llama8b", *one)], 90)
     for optimizer in ("muon", "adamw"):
-        for way, more in (("", ()), ("-encoder", ("--recompute", "encoder"))):
+        for way, more in (("", ("--head-tokens", "512")), ("-encoder", ("--recompute", "encoder"))):
             name = f"scale-step-llama8b-{optimizer}{way}"
             words = (*one, "--sides", "ours", "--optimizer", optimizer, *more)
             if not way:

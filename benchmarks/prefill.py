@@ -2,7 +2,7 @@
 
 Both sides in one run, on whatever device there is, for each receiver, length of the context and number of contexts side
 by side. From text, the receiver reads the context by transformers' own forward with torch's causal kernel; from latents
-the link makes keys and values of what the encoder left. The question behind either (24 tokens) and the tokens said are
+the link makes keys and values of what the encoder left. The question behind either (32 tokens) and the tokens said are
 read by the same code, on a GPU by recorded passes (``--no-graphs``: ordinary ones) on both sides. What encoding takes
 stands beside it, for those who have no packet yet.
 
@@ -36,7 +36,7 @@ from latentwire.receivers.decode import steps
 from latentwire.types import Latents, Prefix
 
 LENGTHS, BATCHES, RATIOS = (256, 1024, 4096, 16384), (1, 32), (4, 8)
-QUESTION, TOKENS, PIECES = 24, 32, 64
+QUESTION, TOKENS, PIECES = 32, 32, 64
 """Tokens of a question with its anchor; tokens said; windows of the encoder side by side."""
 LARGE = ("llama8b", "qwen7b")
 

@@ -1,6 +1,7 @@
 """Training runs side by side, each in a process and a folder of its own: trained, then asked questions kept aside.
 
-A finished run is not repeated, one that was stopped goes on, one that fails is reported and the others go on.
+A finished run is not repeated, one that was stopped goes on, one that fails is reported and the others go on. Runs that
+the file of figures holds already, of the same budget, are not repeated either (``--again``: they are).
 """
 
 from __future__ import annotations
@@ -75,11 +76,12 @@ def run_all(todo: list[tuple[Path, Job]], parallel: int, after: Callable[[dict[s
     return failed
 
 
-def with_retention(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Give the rows of latents their retention; returns the rows of full text and no context, which it comes from."""
+def with_retention(runs: list[dict[str, Any]], earlier: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give the rows of latents their retention; returns the rows of full text and no context, which it comes from.
+    earlier: such rows, if none of the runs has any."""
     from latentwire.evaluation.metrics import retention
 
-    references = [row for run in runs for row in run["rows"] if row["condition"] != "latents"]
+    references = [row for run in runs for row in run["rows"] if row["condition"] != "latents"] or earlier
     score = {(row["receiver"], row["condition"]): row["f1"] for row in references}
     for run in runs:
         run["rows"] = [row for row in run["rows"] if row["condition"] == "latents"]
@@ -101,23 +103,52 @@ def command(description: str | None, name: str, n: int) -> argparse.ArgumentPars
     parser.add_argument("--n", type=int, default=n, help="questions kept aside")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--smoke", action="store_true", help="two tiny steps of each on a CPU")
+    parser.add_argument("--again", action="store_true", help="also the runs that the file of figures holds already")
     parser.add_argument("--table", action="store_true", help="only write the table into its page")
     return parser
 
 
-def measured(todo: list[tuple[Path, Job]], given: argparse.Namespace) -> dict[str, Any]:
-    """What the files of all benchmarks of this kind hold: the runs that are finished, and what they ran on."""
+def named(run: dict[str, Any]) -> str:
+    """The name of a run in a file of figures."""
+    return run["name"] if "name" in run else f"{run['encoder']}+{run['injection']}"
+
+
+def earlier(given: argparse.Namespace, budget: dict[str, Any] | None) -> dict[str, Any]:
+    """The file of figures as it is, if it is of this budget; else one without runs (None: of no budget)."""
+    none = {"runs": [], "references": [], "n": [], "device": [], "versions": {}}
+    if budget is None or given.again or given.smoke or not given.results.is_file():
+        return none
+    found = json.loads(given.results.read_text(encoding="utf-8"))
+    apart = [{key: value for key, value in each.items() if key != "parallel"} for each in (found["budget"], budget)]
+    alike = apart[0] == apart[1] and found["n"] == [given.n] and found["seed"] == given.seed and not found["smoke"]
+    return found if alike else none
+
+
+def left(todo: list[tuple[Path, Job]], given: argparse.Namespace, budget: dict[str, Any]) -> list[tuple[Path, Job]]:
+    """Those runs that the file of figures does not hold."""
+    there = set(map(named, earlier(given, budget)["runs"]))
+    return [run for run in todo if run[1]["name"] not in there]
+
+
+def measured(
+    todo: list[tuple[Path, Job]], given: argparse.Namespace, budget: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """What the files of all benchmarks of this kind hold: the runs that are finished, and what they ran on. budget: the
+    file's runs of the same one stay in it."""
     runs = [json.loads(path.read_text()) for folder, _ in todo if (path := folder / "result.json").is_file()]
-    references = with_retention(runs)
+    before, names = earlier(given, budget), [job["name"] for _, job in todo]
+    references = with_retention(runs, before["references"])
     facts = {key: [run.pop(key) for run in runs] for key in ("data", "seed", "versions", "device")}
+    fresh = set(map(named, runs))
+    runs += [run for run in before["runs"] if named(run) in names and named(run) not in fresh]
     return {
         "smoke": given.smoke,
-        "n": sorted({data["n"] for data in facts["data"]}),
+        "n": sorted({data["n"] for data in facts["data"]} | set(before["n"])),
         "seed": given.seed,
-        "versions": facts["versions"][-1] if runs else {},
-        "device": sorted(set(facts["device"])),
+        "versions": facts["versions"][-1] if facts["versions"] else before["versions"],
+        "device": sorted({*facts["device"], *before["device"]}),
         "references": references,
-        "runs": runs,
+        "runs": sorted(runs, key=lambda run: names.index(named(run))),
     }
 
 

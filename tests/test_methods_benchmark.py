@@ -128,3 +128,39 @@ def test_the_page_holds_what_the_file_holds(script):
     page = (BENCHMARKS.parent / "docs" / "methods.md").read_text(encoding="utf-8")
     assert "<!-- methods:begin methods.json -->" in page
     assert script.fill(page) == page, "run python benchmarks/methods.py --table"
+
+
+def test_runs_of_the_same_budget_that_the_file_holds_are_not_repeated(script, tmp_path, monkeypatch, capsys):
+    side = importlib.import_module("side_by_side")
+    row = {"receiver": "llama", "condition": "latents", "mode": "context", "ratio": 4, "f1": 0.2, "f1_ci": [0.1, 0.3],
+           "retention": 0.4, "kv_positions": 50.0}  # fmt: skip
+    reference = [{**row, "condition": name, "f1": value} for name, value in (("text", 0.5), ("none", 0.0))]
+    held = {"encoder": "lm", "injection": "kv-prefix", "rows": [row], "steps": 600, "seconds": 9.0,
+            "parameters": {"encoder": 5}}  # fmt: skip
+    budget = {"steps": 600, "minutes": None, "parallel": 8, "passages": 64}
+    file = tmp_path / "methods.json"
+    told = {"budget": budget, "n": [40], "seed": 0, "smoke": False, "device": ["a GPU"], "versions": {},
+            "references": reference, "runs": [held], "failed": {}}  # fmt: skip
+    file.write_text(json.dumps(told))
+    made = []
+
+    def run_all(todo, parallel, after):
+        for folder, job in todo:
+            made.append(job["name"])
+            folder.mkdir(parents=True)
+            result = {**held, **job["facts"], "rows": [{**row, "f1": 0.3}], "data": {"n": 40}, "seed": 0,
+                      "versions": {"torch": "2"}, "device": "another"}  # fmt: skip
+            (folder / "result.json").write_text(json.dumps(result))
+        after({})
+        return {}
+
+    monkeypatch.setattr(script, "run_all", run_all)
+    words = ["--steps", "600", "--n", "40", "--out", str(tmp_path / "runs"), "--results", str(file), "--only"]
+    assert script.main([*words, "lm+kv-prefix", "lm+soft-tokens"]) == 0
+    found = json.loads(file.read_text())
+    assert made == ["lm+soft-tokens"] and [side.named(run) for run in found["runs"]] == ["lm+kv-prefix", *made]
+    assert [run["rows"][0]["retention"] for run in found["runs"]] == [0.4, 0.6], "by the references of the file"
+    assert found["references"] == reference and found["device"] == ["a GPU", "another"]
+    assert script.main([*words, "lm+kv-prefix", "--again"]) == 0 and made[1:] == ["lm+kv-prefix"]
+    assert script.main(["--steps", "300", *words[2:], "pca+kv-prefix"]) == 0
+    assert "lm+kv-prefix" not in map(side.named, json.loads(file.read_text())["runs"]), "another budget"
