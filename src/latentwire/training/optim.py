@@ -11,10 +11,15 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch.distributed.tensor import DTensor
+
+from latentwire.training.shard import cut, local, split_as, whole
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 MOMENTUM = 0.95
+GATHERED = 2**27
+"""Numbers of split matrices that are whole at a time."""
 OPTIMIZERS = ("adamw", "muon")
 
 
@@ -59,17 +64,54 @@ class MuonAdamW(torch.optim.AdamW):
             if p.grad is not None:
                 # a tall matrix counts as its transpose, and equal shapes are made orthogonal in one product
                 stacks.setdefault((p.device, *sorted(p.shape)), []).append(p)
-        for (_, *shape), members in stacks.items():
-            for p in members:
-                if not self.state[p]:
-                    # AdamW asks every state for a step when it is loaded
-                    self.state[p] = {"step": torch.zeros(()), "momentum": torch.zeros_like(p)}
-            momentum = [self.state[p]["momentum"] for p in members]
-            fresh = [p.grad for p in members if p.grad is not None]
-            torch._foreach_lerp_(momentum, fresh, 1 - MOMENTUM)
-            ahead = torch._foreach_lerp(fresh, momentum, MOMENTUM)
-            tall = [p.shape != torch.Size(shape) for p in members]
-            made = orthogonal(torch.stack([u.mT if t else u for u, t in zip(ahead, tall, strict=True)])).float()
-            updates = [u.mT if t else u for u, t in zip(made.unbind(0), tall, strict=True)]
-            torch._foreach_mul_(members, 1.0 - group["lr"] * group["weight_decay"])
-            torch._foreach_add_(members, updates, alpha=-group["lr"] * 0.2 * max(shape) ** 0.5)
+        for (_, *shape), every in stacks.items():
+            many = max(GATHERED // (shape[0] * shape[1]), 1) if isinstance(every[0], DTensor) else len(every)
+            for start in range(0, len(every), many):
+                self._orthogonal(group, every[start : start + many], shape)
+
+    def _orthogonal(self, group: dict[str, Any], members: list[Tensor], shape: list[int]) -> None:
+        """Step matrices of one shape, as shares where they are split; what is made orthogonal is whole."""
+        for p in members:
+            if not self.state[p]:
+                # AdamW asks every state for a step when it is loaded
+                self.state[p] = {"step": torch.zeros(()), "momentum": torch.zeros_like(p)}
+        momentum = [local(self.state[p]["momentum"]) for p in members]
+        fresh = [local(p.grad) for p in members if p.grad is not None]
+        torch._foreach_lerp_(momentum, fresh, 1 - MOMENTUM)
+        ahead = torch._foreach_lerp(fresh, momentum, MOMENTUM)
+        ahead = [whole(split_as(u, p)) for u, p in zip(ahead, members, strict=True)]
+        tall = [p.shape != torch.Size(shape) for p in members]
+        made = orthogonal(torch.stack([u.mT if t else u for u, t in zip(ahead, tall, strict=True)])).float()
+        updates = [u.mT if t else u for u, t in zip(made.unbind(0), tall, strict=True)]
+        updates = [local(cut(u, p)) for u, p in zip(updates, members, strict=True)]
+        weights = [local(p) for p in members]
+        torch._foreach_mul_(weights, 1.0 - group["lr"] * group["weight_decay"])
+        torch._foreach_add_(weights, updates, alpha=-group["lr"] * 0.2 * max(shape) ** 0.5)
+
+
+@torch.no_grad()
+def norm(tensors: list[Tensor]) -> Tensor:
+    """Euclidean norm of all numbers together, on the first tensor's device."""
+    at = tensors[0].device
+
+    def of(some: Iterable[Tensor]) -> Tensor:
+        norms = [x.float().norm().to(at) for x in some]
+        return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros((), device=at)
+
+    total = of(x for x in tensors if not isinstance(x, DTensor))
+    if split := [local(x) for x in tensors if isinstance(x, DTensor)]:
+        square = of(split).square()
+        distributed.all_reduce(square)
+        total = (total.square() + square).sqrt()
+    return total
+
+
+@torch.no_grad()
+def clip(parameters: list[nn.Parameter], most: float) -> Tensor:
+    """Scale gradients down to a common norm of at most ``most``; returns the norm they had."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if not any(isinstance(gradient, DTensor) for gradient in gradients):
+        return torch.nn.utils.clip_grad_norm_(parameters, most, error_if_nonfinite=False)
+    total = norm(gradients)
+    torch._foreach_mul_([local(gradient) for gradient in gradients], (most / (total + 1e-6)).clamp(max=1.0))
+    return total
