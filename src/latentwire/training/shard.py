@@ -26,6 +26,7 @@ from latentwire.encoders import Encoder
 from latentwire.errors import UserError
 from latentwire.receivers.attention import decoder_layers
 from latentwire.training.together import Together
+from latentwire.types import Latents
 from latentwire.wire import Wire
 
 log = logging.getLogger(__name__)
@@ -74,6 +75,8 @@ class Shards:
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
+        with suppress(ValueError):  # known already; older versions of torch look for gradients in no other dataclasses
+            torch.export.register_dataclass(Latents)
         device = self.encoder.device.type
         mesh = init_device_mesh(device, (self.together.world,))
         # what stands outside of the layers comes last, in one piece, and is free while receivers compute
