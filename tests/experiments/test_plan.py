@@ -97,6 +97,13 @@ def test_an_encoder_that_is_split_takes_its_share_of_a_device(shapes):
     assert own["at most"] < all_of_it["at most"] - 8
 
 
+def test_what_the_docs_say_of_an_encoder_that_fits_no_device(shapes, tmp_path):
+    more = *shapes, f"wire.encoder.init={tmp_path / 'llama8b'}", "optimizer=adamw", "shard=true"
+    said = [plan(config("llama8b_qwen7b_squad.yaml", *more), processes=n)["memory_gib"]["cuda:0"] for n in (1, 8)]
+    one, eight = (round(parts["at most"]) for parts in said)
+    assert f"takes {one} GiB on one device, and {eight} on each of eight" in (ROOT / "docs" / "scale.md").read_text()
+
+
 @pytest.mark.parametrize("name", ["scale-step-h100", "scale-step-recompute-h100"])
 def test_memory_is_near_what_was_measured(shapes, tmp_path, name):
     """The step of ``benchmarks/scale_step.py`` on two GPUs: peaks of what torch allocated, CUDA's own not counted."""

@@ -77,13 +77,10 @@ class Shards:
 
         with suppress(ValueError):  # known already; older versions of torch look for gradients in no other dataclasses
             torch.export.register_dataclass(Latents)
-        device = self.encoder.device.type
-        mesh = init_device_mesh(device, (self.together.world,))
+        mesh = init_device_mesh(self.encoder.device.type, (self.together.world,))
         # what stands outside of the layers comes last, in one piece, and is free while receivers compute
         for module in (*layers_of(self.encoder), self.encoder):
-            split = fully_shard(module, mesh=mesh, reshard_after_forward=True)
-            if device == "cpu":  # gloo knows sums alone
-                split.set_force_sum_reduction_for_comms(True)
+            fully_shard(module, mesh=mesh, reshard_after_forward=True)
 
     @contextmanager
     def whole(self, device: torch.device | str = "cpu") -> Generator[None]:
