@@ -158,7 +158,7 @@ def test_a_passage_that_does_not_fit_alone_ends_the_run_with_a_reason(run, monke
 def test_work_of_several_processes_is_not_cut_by_one_of_them_alone(run, monkeypatch):
     tried: list[int] = []
     monkeypatch.setattr(Passes, "one", scarce(2, tried))
-    with pytest.raises(UserError, match="with shard no process can do it in more parts alone.* accumulate=2 "):
+    with pytest.raises(UserError, match=r"with shard no process can do it in more parts alone.* accumulate=2 "):
         gradients(run, "questions", 1, shared=True)
     assert tried == [8]
 
