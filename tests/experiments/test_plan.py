@@ -82,6 +82,28 @@ def test_large_models_are_planned_from_their_configs_alone(shapes):
     )
 
 
+def test_an_encoder_that_is_split_takes_its_share_of_a_device(shapes):
+    whole = plan(config("llama8b_qwen7b_squad.yaml", *shapes, "optimizer=adamw"))
+    alone = plan(config("llama8b_qwen7b_squad.yaml", *shapes, "optimizer=adamw", "shard=true"))
+    assert alone == whole  # one process has all of it
+    split = plan(config("llama8b_qwen7b_squad.yaml", *shapes, "optimizer=adamw", "shard=true"), processes=4)
+    own, all_of_it = split["memory_gib"]["cuda:0"], whole["memory_gib"]["cuda:0"]
+    encoder = 4 * whole["parameters"]["encoder"]["all"] / 2**30
+    for part, times in {"encoder and links, float32": 1, "their gradients": 1, "their moments": 2}.items():
+        assert all_of_it[part] - own[part] == pytest.approx(0.75 * times * encoder, rel=0.01)
+    assert own["the whole encoder, while the first process evaluates"] == pytest.approx(encoder, rel=0.01)
+    # tables of words and the layers at work, twice
+    assert 2 < own["parts of the encoder that are whole at a time"] < encoder
+    assert own["at most"] < all_of_it["at most"] - 8
+
+
+def test_what_the_docs_say_of_an_encoder_that_fits_no_device(shapes, tmp_path):
+    more = *shapes, f"wire.encoder.init={tmp_path / 'llama8b'}", "optimizer=adamw", "shard=true"
+    said = [plan(config("llama8b_qwen7b_squad.yaml", *more), processes=n)["memory_gib"]["cuda:0"] for n in (1, 8)]
+    one, eight = (round(parts["at most"]) for parts in said)
+    assert f"takes {one} GiB on one device, and {eight} on each of eight" in (ROOT / "docs" / "scale.md").read_text()
+
+
 @pytest.mark.parametrize("name", ["scale-step-h100", "scale-step-recompute-h100"])
 def test_memory_is_near_what_was_measured(shapes, tmp_path, name):
     """The step of ``benchmarks/scale_step.py`` on two GPUs: peaks of what torch allocated, CUDA's own not counted."""

@@ -70,14 +70,14 @@ def test_a_run_taken_up_again_ends_as_the_unbroken_one(run, tmp_path):
 def test_a_checkpoint_without_what_objectives_keep_is_damaged_and_without_any_there_is_no_file(tmp_path, caplog):
     wire, own = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
     optimizer = torch.optim.AdamW([*wire.parameters(), *own.parameters()])
-    plain = checkpoint.save(tmp_path / "plain", wire, optimizer, Progress(1), torch.nn.ModuleDict())
+    plain = checkpoint.save(tmp_path / "plain", wire, optimizer.state_dict(), Progress(1), torch.nn.ModuleDict())
     assert {path.name for path in plain.iterdir()} == {"wire.safetensors", "optimizer.safetensors", "progress.json"}
     assert checkpoint.load(tmp_path / "plain", wire, optimizer, torch.nn.ModuleDict()) == Progress(1)
-    checkpoint.save(tmp_path / "own", wire, optimizer, Progress(1), own)
+    checkpoint.save(tmp_path / "own", wire, optimizer.state_dict(), Progress(1), own)
     kept = own.weight.detach().clone()
     with torch.no_grad():
         own.weight.zero_()
-    newer = checkpoint.save(tmp_path / "own", wire, optimizer, Progress(2), own)
+    newer = checkpoint.save(tmp_path / "own", wire, optimizer.state_dict(), Progress(2), own)
     (newer / "own.safetensors").unlink()
     assert checkpoint.load(tmp_path / "own", wire, optimizer, own) == Progress(1)
     assert "damaged" in caplog.text and torch.equal(own.weight, kept)

@@ -155,6 +155,14 @@ def test_a_passage_that_does_not_fit_alone_ends_the_run_with_a_reason(run, monke
         gradients(run, "questions", 1)
 
 
+def test_work_of_several_processes_is_not_cut_by_one_of_them_alone(run, monkeypatch):
+    tried: list[int] = []
+    monkeypatch.setattr(Passes, "one", scarce(2, tried))
+    with pytest.raises(UserError, match=r"with shard no process can do it in more parts alone.* accumulate=2 "):
+        gradients(run, "questions", 1, shared=True)
+    assert tried == [8]
+
+
 def test_a_run_short_of_memory_ends_as_one_that_is_not_and_says_so(tiny_config, tmp_path, monkeypatch):
     ramp = "wire.links.gemma.injection.ramp=10"
     more = ["steps=3", "eval_every=0", "corpus.windows=24", "save_every=2", "passages=4", ramp]

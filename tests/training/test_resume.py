@@ -143,7 +143,7 @@ def test_a_folder_of_damaged_checkpoints_is_not_started_over_unasked(tmp_path):
     optimizer = torch.optim.AdamW(part.parameters())
     assert checkpoint.load(tmp_path, part, optimizer) is None
     for number in (1, 2):
-        folder = checkpoint.save(tmp_path, part, optimizer, checkpoint.Progress(step=number))
+        folder = checkpoint.save(tmp_path, part, optimizer.state_dict(), checkpoint.Progress(step=number))
         (folder / "wire.safetensors").write_bytes(b"\0" * 100)
     with pytest.raises(UserError, match=r"no checkpoint in .* is whole; --no-resume starts over"):
         checkpoint.load(tmp_path, part, optimizer)
@@ -154,12 +154,12 @@ def test_an_error_that_is_no_full_disk_costs_no_checkpoint(tmp_path, monkeypatch
     part = torch.nn.Linear(2, 2)
     optimizer = torch.optim.AdamW(part.parameters())
     for number in (1, 2):
-        checkpoint.save(tmp_path, part, optimizer, checkpoint.Progress(step=number))
+        checkpoint.save(tmp_path, part, optimizer.state_dict(), checkpoint.Progress(step=number))
 
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(checkpoint, "save_file", refuse)
     with pytest.raises(OSError, match="Permission denied"):
-        checkpoint.save(tmp_path, part, optimizer, checkpoint.Progress(step=3))
+        checkpoint.save(tmp_path, part, optimizer.state_dict(), checkpoint.Progress(step=3))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-0000001", "step-0000002"]

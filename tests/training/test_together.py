@@ -57,7 +57,7 @@ Loop.advance = told
 try:
     train(sys.argv[3], ["passages=2", "steps=9"], out=out.with_name("told"))
 except Stopped as stop:
-    print("stopped at", stop.step, stop.code)
+    sys.stdout.write(f"stopped at {stop.step} {stop.code}\\n")  # in one piece, beside the other's
 """
 
 

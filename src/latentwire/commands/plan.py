@@ -21,6 +21,9 @@ def plan(
     ] = None,
     gpu: Annotated[str, typer.Option(help="Whose peak the time of a step is reckoned with.")] = "H100",
     share: Annotated[float, typer.Option(min=0.01, max=1.0, help="Share of that peak that is assumed.")] = 0.3,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Processes that the encoder is split over, with shard=true.")
+    ] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON.")] = False,
 ) -> None:
     """Say what a training run will take, before anything is loaded: parameters, memory, time of a step, packets."""
@@ -31,7 +34,7 @@ def plan(
 
     read = load(config, TrainConfig, overrides or [])
     check(read)
-    found = made(read, gpu, share)
+    found = made(read, gpu, share, processes)
     if as_json:
         typer.echo(json.dumps(found, indent=1))
         return

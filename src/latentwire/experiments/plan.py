@@ -22,7 +22,8 @@ from latentwire.experiments.skeleton import skeleton
 from latentwire.packets.packet import HEADER_BYTES
 from latentwire.receivers.attention import decoder_layers
 from latentwire.training.config import TrainConfig
-from latentwire.training.optim import matrices
+from latentwire.training.optim import GATHERED, matrices
+from latentwire.training.shard import layers_of
 from latentwire.training.throughput import PEAK_FLOPS, taught
 from latentwire.wire import Wire
 
@@ -36,19 +37,24 @@ SCRATCH = 14
 """Bytes for each weight of the largest stack of matrices that Muon makes orthogonal at once."""
 STAYS, WEIGHTS = ("encoder and links, float32", "their gradients", "their moments", "CUDA"), ": frozen weights"
 MUON = "Muon's largest stack"
+TOGETHER, ALONE = (
+    "parts of the encoder that are whole at a time",
+    "the whole encoder, while the first process evaluates",
+)
 CONTEXT = GIB
 """What CUDA and its libraries take of a device."""
 
 
-def plan(config: TrainConfig, gpu: str = "H100", share: float = 0.3) -> dict[str, Any]:
-    """Everything as one tree. gpu: a name in ``PEAK_FLOPS``. share: of its peak that a step is assumed to reach.
+def plan(config: TrainConfig, gpu: str = "H100", share: float = 0.3, processes: int = 1) -> dict[str, Any]:
+    """Everything as one tree, of one process. gpu: a name in ``PEAK_FLOPS``. share: of its peak that a step is assumed
+    to reach. processes: over so many the encoder is split, with ``shard``.
 
     UserError: the GPU is not known, or a model's config is not to be had.
     """
     if gpu not in PEAK_FLOPS:
         raise UserError(f"the peak of {gpu!r} is not known; known are: {', '.join(PEAK_FLOPS)}")
     wire, names = skeleton(config)
-    memory = memory_of(config, wire, names)
+    memory = memory_of(config, wire, names, processes)
     flops = flops_of(config, wire, names)
     seconds = flops / (share * PEAK_FLOPS[gpu] * len(memory))
     return {
@@ -91,7 +97,7 @@ def kept_bytes(layers: Iterable[nn.Module], again: bool, width: int) -> float:
     return 2 * sum(each)
 
 
-def memory_of(config: TrainConfig, wire: Wire, names: list[str]) -> dict[str, dict[str, float]]:
+def memory_of(config: TrainConfig, wire: Wire, names: list[str], processes: int = 1) -> dict[str, dict[str, float]]:
     """Bytes by device and part, ``at most`` among them: what is there all the time, and the more of what a step keeps
     for its backward pass and what Muon needs behind it. A receiver without a ``device_map`` is beside the encoder, on
     the first device."""
@@ -100,14 +106,24 @@ def memory_of(config: TrainConfig, wire: Wire, names: list[str]) -> dict[str, di
     home = "cuda:0"
     places = {name: str(wire.settings.links[name].load.device_map or home) for name in names}
     by_place: dict[str, list[nn.Module]] = defaultdict(list)
-    by_place[home].append(wire.encoder)
+    stacks = layers_of(wire.encoder)
+    split = processes if config.shard and stacks else 1
+    if split == 1:
+        by_place[home].append(wire.encoder)
     for name in wire.receivers:
         by_place[places.get(name, home)].append(wire.links[name])
     for place, modules in by_place.items():
         parts[place] |= learned(config, modules)
+    if split > 1:
+        links, whole = parts[home], learned(config, [wire.encoder])
+        most = float(SCRATCH * GATHERED)
+        parts[home] = {part: links.get(part, 0.0) + whole[part] / split for part in STAYS[:3]} | {
+            MUON: max(links.get(MUON, 0.0), min(whole[MUON], most)),
+            TOGETHER: gathered(wire.encoder, stacks),
+            ALONE: whole[STAYS[0]],
+        }
     slots = max(-(-corpus.longest // ratio) * max(_slots(wire, names)) for ratio in wire.ratios)
     tokens = passages * corpus.longest
-    stacks = [layer for module in wire.encoder.modules() for layer in _layers(module)]
     width = max((p.shape[-1] for layer in stacks[:1] for p in layer.parameters()), default=0)
     learns = any(p.requires_grad for p in wire.encoder.parameters())  # else there is no way back through it
     kept = kept_bytes(stacks, "encoder" in config.recompute, width) if learns else 0.0
@@ -136,9 +152,10 @@ def memory_of(config: TrainConfig, wire: Wire, names: list[str]) -> dict[str, di
         parts[place][f"{name}: logits"] = judged * shape.vocab * 4
     for own in parts.values():
         own["CUDA"] = CONTEXT
-        muon = own.pop(MUON)
+        muon, alone = own.pop(MUON), own.pop(ALONE, 0.0)
         kept = sum(size for part, size in own.items() if not _stays(part))
-        own |= {MUON: muon, "at most": sum(size for part, size in own.items() if _stays(part)) + max(kept, muon)}
+        most = sum(size for part, size in own.items() if _stays(part)) + max(kept, muon, alone)
+        own |= {MUON: muon, ALONE: alone, "at most": most}
     return {place: {part: size for part, size in own.items() if size} for place, own in sorted(parts.items())}
 
 
@@ -164,6 +181,14 @@ def learned(config: TrainConfig, modules: list[nn.Module]) -> dict[str, float]:
     }
 
 
+def gathered(encoder: nn.Module, layers: list[nn.Module]) -> float:
+    """Bytes of what is whole at once of an encoder that is split: what stands outside of its layers, the layer at work
+    and the next one, with gradients."""
+    each = [4.0 * (count(layer.parameters()) + count(layer.parameters(), True)) for layer in layers]
+    outside = 4.0 * (count(encoder.parameters()) + count(encoder.parameters(), True)) - sum(each)
+    return outside + sum(sorted(each)[-2:])
+
+
 def packets_of(config: TrainConfig, wire: Wire) -> list[dict[str, Any]]:
     """Of a passage of full length, by ratio: latents, positions for each number of slots, bytes by bits a value."""
     found, longest = [], config.corpus.longest
@@ -178,8 +203,3 @@ def packets_of(config: TrainConfig, wire: Wire) -> list[dict[str, Any]]:
 
 def _slots(wire: Wire, names: Iterable[str]) -> list[int]:
     return sorted({each for name in names for each in wire.settings.links[name].adapter.slots})
-
-
-def _layers(module: nn.Module) -> list[nn.Module]:
-    """The layers of a bare LM; of anything else, none."""
-    return list(decoder_layers(module)) if hasattr(module, "config") and hasattr(module, "get_input_embeddings") else []

@@ -38,13 +38,11 @@ def evaluate(
     progress: Progress,
     accelerator: Accelerator,
     out: Path,
-) -> dict[str, Any] | None:
-    """Losses on the slice kept aside, as a line of metrics.jsonl (None without a slice).
+) -> dict[str, Any]:
+    """Losses on the slice kept aside (there is one), as a line of metrics.jsonl.
 
     The best wire is chosen by their smoothed mean and written to ``out/best``: one lucky batch chooses nothing.
     """
-    if run.stores["dev"] is None:
-        return None
     row: dict[str, Any] = {"step": progress.step, "source": "dev"}
     losses = []
     with at_rest(run):
@@ -58,7 +56,6 @@ def evaluate(
                 _, metrics = run.step(batch, "questions", ratio, slots, mode, done, generator, *more)
             row |= {f"{key}@{draw.name}": round(float(value), 5) for key, value in metrics.items()}
             losses += [float(metrics[f"{name}/answer"]) for name in run.names if f"{name}/answer" in metrics]
-    progress.evaluated = progress.step
     if losses and math.isfinite(sum(losses)):
         value = sum(losses) / len(losses)
         keep = 0.5 ** (1 / config.best_over)

@@ -35,6 +35,8 @@ def check(config: TrainConfig) -> None:
     _stages(config)
     _numbers(config)
     _kept(config)
+    if config.shard:
+        _shard(config)
 
 
 def _draws(config: TrainConfig, draws: list[Draw], where: str) -> None:
@@ -125,3 +127,19 @@ def _kept(config: TrainConfig) -> None:
             f"objectives.{kept[0]}.cache keeps what the teacher makes of true answers, and own_tokens has it read the "
             "receiver's own; leave one of them out"
         )
+
+
+def _shard(config: TrainConfig) -> None:
+    draws = [*config.draws, *(draw for stage in config.stages for draw in stage.draws)]
+    against = {
+        "graphs": (config.graphs, "shares travel between processes in every step, which cannot be recorded"),
+        "join": (config.join, "the encoder does not learn then"),
+        "diagnostics.gradients": (config.diagnostics.gradients, "one process alone cannot work out a gradient"),
+        "links.NAME.load.device_map": (
+            any(link.load.device_map for link in config.wire.links.values()), "each process has its receivers beside it"
+        ),
+        "draws of codes": (any(draw.codes for draw in draws), "codes learn from what one process has seen"),
+    }  # fmt: skip
+    for name, (there, why) in against.items():
+        if there:
+            raise UserError(f"shard and {name} exclude each other ({why}); leave one of them out")

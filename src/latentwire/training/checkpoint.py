@@ -13,6 +13,7 @@ import os
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -20,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from latentwire.errors import UserError
+from latentwire.training.shard import cut
 
 log = logging.getLogger(__name__)
 
@@ -52,14 +54,15 @@ class Progress:
 def save(
     directory: Path,
     wire: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    moments: dict[str, Any],
     progress: Progress,
     own: nn.Module | None = None,
     keep: int = 2,
 ) -> Path:
     """Write ``directory/step-N`` so that it is there whole or not at all, then drop all but the newest ``keep``.
 
-    own: what training keeps beside the wire; a file of its own, if there is anything. OSError: it could not be written,
+    moments: an optimiser's ``state_dict()``. own: what training keeps beside the wire; a file of its own, if there is
+    anything. OSError: it could not be written,
     not even in the place of the oldest of several; what was there before still is, but for that one.
     """
     final = directory / f"step-{progress.step:07d}"
@@ -67,7 +70,7 @@ def save(
     while True:
         shutil.rmtree(part, ignore_errors=True)
         try:
-            _write(part, wire, optimizer, progress, own)
+            _write(part, wire, moments, progress, own)
             break
         except (OSError, SafetensorError) as error:
             shutil.rmtree(part, ignore_errors=True)  # on a full disk it stands in everyone's way
@@ -89,18 +92,16 @@ def is_full(error: Exception) -> bool:
     return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
 
 
-def _write(
-    part: Path, wire: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, own: nn.Module | None
-) -> None:
+def _write(part: Path, wire: nn.Module, moments: dict[str, Any], progress: Progress, own: nn.Module | None) -> None:
     part.mkdir(parents=True)
     for name, module in (("wire", wire), ("own", own)):
         if module is not None and (state := module.state_dict()):
             save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, part / f"{name}.safetensors")
-    moments = {}
-    for number, state in optimizer.state_dict()["state"].items():
+    kept = {}
+    for number, state in moments["state"].items():
         for key, value in state.items():
-            moments[f"{number}.{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
-    save_file(moments, part / "optimizer.safetensors")
+            kept[f"{number}.{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
+    save_file(kept, part / "optimizer.safetensors")
     (part / "progress.json").write_text(json.dumps(asdict(progress), indent=1))
 
 
@@ -119,13 +120,17 @@ def load(
         except (OSError, ValueError, TypeError, SafetensorError) as error:
             log.warning("checkpoint %s is damaged (%s); trying the one before it", path, error)
             continue
-        wire.load_state_dict(weights, strict=True)
+        # each process reads all, and keeps its share of what is split
+        here = wire.state_dict()
+        wire.load_state_dict({name: cut(tensor, here.get(name)) for name, tensor in weights.items()}, strict=True)
         if own is not None:
             own.load_state_dict(kept, strict=True)
         state: dict[int, dict[str, torch.Tensor]] = {}
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
         for key, value in moments.items():
             number, _, leaf = key.partition(".")
-            state.setdefault(int(number), {})[leaf] = value
+            p = parameters[int(number)]
+            state.setdefault(int(number), {})[leaf] = cut(value, p) if value.shape == p.shape else value
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         return progress
     if found:

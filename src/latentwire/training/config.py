@@ -191,6 +191,9 @@ class TrainConfig:
     more arithmetic and a small part of the memory: ``encoder``, ``receivers``, or names of links.
     head_tokens: target tokens whose logits are there at a time; they are made again in the backward pass (0: all at
     once, and kept).
+    shard: split the encoder's weights, gradients and moments over the processes (``torchrun``), for an encoder that
+    does not fit beside its optimiser; links stay whole. With one process it changes nothing, so a run may go on with
+    any number of them.
     on_collapse: ``warn``, ``stop``, or ``halve`` the weights of the objectives on questions. keep: checkpoints kept.
     """
 
@@ -234,4 +237,5 @@ class TrainConfig:
     keep: int = 2
     compile: str = "auto"
     graphs: bool = False
+    shard: bool = False
     device: str = "auto"

@@ -18,6 +18,7 @@ from latentwire.receivers.rows import row_states
 from latentwire.training.aside import at_rest
 from latentwire.training.config import DiagnosticsConfig, Draw
 from latentwire.training.judging import first_answers
+from latentwire.training.optim import total_norm
 from latentwire.training.setup import Run
 from latentwire.training.stages import feature
 from latentwire.training.work import Work, widen
@@ -42,12 +43,12 @@ class Diagnostics:
 
     def features(self) -> dict[str, Tensor]:
         """Norm of the gradient that is in the parameters now, of the encoder, of each link's adapter, injection and
-        LoRA, and of what each objective trains; on the device."""
+        LoRA, and of what each objective trains; on the device. All processes ask for it."""
         by_feature: dict[str, list[Tensor]] = {}
         for name, p in self.parameters.items():
             if p.grad is not None:
                 by_feature.setdefault(feature(name), []).append(p.grad)
-        return {name: norm(gradients) for name, gradients in by_feature.items()}
+        return {name: total_norm(gradients) for name, gradients in by_feature.items()}
 
     def line(
         self,
@@ -130,7 +131,7 @@ class Diagnostics:
             if float(work.weight_N[number]):
                 without_N = work.weight_N.clone()
                 without_N[number] = 0.0
-                found[name] = float(norm([a - b for a, b in zip(whole, gradient(without_N), strict=True)]))
+                found[name] = float(total_norm([a - b for a, b in zip(whole, gradient(without_N), strict=True)]))
         return found
 
 
@@ -152,11 +153,6 @@ def first_figures(logits_NV: Tensor, right_N: Tensor, top: int, decode: Callable
         "distinct": len(ids),
         "predicted": [[i, n, decode([i])] for i, n in zip(ids[order].tolist(), counts[order].tolist(), strict=True)],
     }
-
-
-def norm(tensors: list[Tensor]) -> Tensor:
-    """Euclidean norm of all numbers together."""
-    return torch.linalg.vector_norm(torch.stack([t.float().norm().to(tensors[0].device) for t in tensors]))
 
 
 def rms(x: Tensor) -> float:

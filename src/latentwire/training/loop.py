@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from latentwire.training import aside, checkpoint
 from latentwire.training.bar import training_bar
 from latentwire.training.checkpoint import Progress
-from latentwire.training.config import TrainConfig
+from latentwire.training.config import Stage, TrainConfig
 from latentwire.training.journal import Journal
 from latentwire.training.setup import Run
 from latentwire.training.stopping import Stopped, Stopping
@@ -33,6 +33,7 @@ class Loop:
         self.config, self.run, self.accelerator, self.out = config, run, accelerator, out
         self.trainer = Trainer(config, run, accelerator)
         self.together, self.schedules = self.trainer.together, self.trainer.schedules
+        self.whole = self.trainer.shards.whole
         self.watch = CollapseWatch(config.watch, config.on_collapse, self.trainer.halve)
         self.stage_number = -1
         self.told_skipped = 0
@@ -65,17 +66,22 @@ class Loop:
         """Wire and answers of the stages before ``until`` that were not left yet, of those that have a name."""
         for number in range(self.progress.left, until):
             stage = self.config.stages[number]
-            where = self.out / "stages" / stage.name
-            if not stage.name or not self.together.main:
-                continue
-            with aside.at_rest(self.run):
-                self.run.wire.save_pretrained(where / "wire")
-                if stage.score and self.run.aside:
-                    # what a killed run left there may be half done
-                    shutil.rmtree(where / "dev", ignore_errors=True)
-                    aside.score(self.run, self.config.seed, stage.score, where / "dev")
+            if stage.name:
+                with self.whole(self.accelerator.device):
+                    if self.together.main:
+                        self.leave_stage(stage)
         self.progress.left = max(until, self.progress.left)
         self.accelerator.wait_for_everyone()
+
+    def leave_stage(self, stage: Stage) -> None:
+        """Wire and answers of a stage, by the first process."""
+        where = self.out / "stages" / stage.name
+        with aside.at_rest(self.run):
+            self.run.wire.save_pretrained(where / "wire")
+            if stage.score and self.run.aside:
+                # what a killed run left there may be half done
+                shutil.rmtree(where / "dev", ignore_errors=True)
+                aside.score(self.run, self.config.seed, stage.score, where / "dev")
 
     # -- the whole --------------------------------------------------------------------------------------------------
 
@@ -99,8 +105,8 @@ class Loop:
                     bar(progress.step, progress.total, row)
                     self.look(row)
                     self.plan(row["step_seconds"], before)
-                evaluates = main and config.eval_every and progress.step % config.eval_every == 0
-                saves = main and config.save_every and progress.step % config.save_every == 0
+                evaluates = config.eval_every and progress.step % config.eval_every == 0
+                saves = config.save_every and progress.step % config.save_every == 0
                 if evaluates:
                     self.evaluate()
                 if saves:
@@ -109,19 +115,20 @@ class Loop:
                     self.stop(saved=bool(saves))
                 if logs or evaluates or saves:
                     marked, marked_step = time.monotonic(), progress.step
-        if main and progress.evaluated != progress.step:
+        if progress.evaluated != progress.step:
             self.evaluate()
         self.leave_stages(len(config.stages))
         run.compile(False)
         run.wire.eval()
-        if main:
-            self.save(last=True)  # first: from it the wire can be written again
-            run.wire.save_pretrained(self.out / "wire")
+        self.save(last=True)  # first: from it the wire can be written again
+        with self.whole():
+            if main:
+                run.wire.save_pretrained(self.out / "wire")
         self.accelerator.wait_for_everyone()
 
     def stop(self, saved: bool) -> None:
         """Leave the run where it is, saved. Raises :class:`Stopped`, or OSError if it cannot be."""
-        if self.together.main and not saved:
+        if not saved:
             self.save(last=True)
         self.accelerator.wait_for_everyone()
         log.warning("told to stop: saved at step %d; the same command goes on from there", self.progress.step)
@@ -143,26 +150,35 @@ class Loop:
         trainer.journal = Journal(self.out, self.progress.step, self.together.main)
 
     def save(self, last: bool = False) -> None:
-        """Write a checkpoint. On a full disk the run goes on without it, but for the last: that is an OSError."""
+        """Write a checkpoint, which the first process does. On a full disk the run goes on without it, but for the
+        last: that is an OSError."""
         trainer, progress = self.trainer, self.progress
         progress.skipped = int(trainer.skipped)
         progress.watch, progress.events, progress.pieces = self.watch.state, self.watch.events, trainer.passes.pieces
         folder, own = self.out / "checkpoints", self.run.step.own()
-        try:
-            checkpoint.save(folder, self.run.wire, trainer.optimizer, progress, own, self.config.keep)
-        except OSError as error:
-            if last:
-                raise
-            log.warning("step %d was not saved (%s); the run goes on", progress.step, error)
+        moments = trainer.shards.moments(trainer.optimizer)
+        with self.whole():
+            if not self.together.main:
+                return
+            try:
+                checkpoint.save(folder, self.run.wire, moments, progress, own, self.config.keep)
+            except OSError as error:
+                if last:
+                    raise
+                log.warning("step %d was not saved (%s); the run goes on", progress.step, error)
 
     def evaluate(self) -> None:
-        """Losses on the slice kept aside, and the best wire by them."""
+        """Losses on the slice kept aside, and the best wire by them; the first process's."""
         plans, progress = self.schedules, self.progress
-        row = aside.evaluate(
-            self.run, self.config, plans.draws, plans.done(progress), progress, self.accelerator, self.out
-        )  # fmt: skip
-        if row is not None:
-            self.trainer.note(row)
+        progress.evaluated = progress.step
+        if self.run.stores["dev"] is None:
+            return
+        with self.whole(self.accelerator.device):
+            if self.together.main:
+                row = aside.evaluate(
+                    self.run, self.config, plans.draws, plans.done(progress), progress, self.accelerator, self.out
+                )
+                self.trainer.note(row)
 
     def finished(self, before: float) -> bool:
         """All steps done, or the minutes over (several processes look at their steps alone, which they agree on)."""

@@ -24,7 +24,8 @@ class Passes:
 
     accumulate: parts of every step. pieces: parts of each kind of step that did not fit into memory so, by kind; kept
     in checkpoints, since sums in another order are other sums in the last bit. told: called with an event that a run's
-    log should have. graphs: None where steps are ordinary.
+    log should have. graphs: None where steps are ordinary. shared: every part is work of all processes, so none of them
+    may make more of a step.
     """
 
     def __init__(
@@ -35,9 +36,10 @@ class Passes:
         graphs: Graphs | None,
         accumulate: int,
         told: Callable[[dict], None],
+        shared: bool = False,
     ) -> None:
         self.step, self.parameters, self.autocast, self.graphs = step, parameters, autocast, graphs
-        self.accumulate, self.told = accumulate, told
+        self.accumulate, self.told, self.shared = accumulate, told, shared
         self.pieces: dict[str, int] = {}
         # what counts passes (a ramp, an annealing)
         self.counters = [b for b in step.buffers() if b.dtype is torch.int64 and b.numel() == 1]
@@ -108,6 +110,11 @@ class Passes:
             raise UserError(
                 f"one passage alone, or as few as an objective compares, does not fit into memory ({reason}); the last "
                 "checkpoint is kept. Lower corpus.longest, corpus.row or asks, or freeze the encoder"
+            )
+        if self.shared:
+            raise UserError(
+                f"a step of {kind} does not fit into memory ({reason}), and with shard no process can do it in more "
+                f"parts alone; begin again with accumulate={2 * parts} and half as many passages"
             )
         if self.graphs is not None:
             log.warning("recorded steps hold memory of their own: steps are ordinary from here on")

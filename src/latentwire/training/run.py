@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -47,7 +48,9 @@ def train(
         print(json.dumps({"config": encode(config), "hash": name, "out": str(out)}, indent=2, default=str))
         return out
     out.mkdir(parents=True, exist_ok=True)
-    if (out / "config.yaml").is_file() and resume and config_hash(load(out / "config.yaml", TrainConfig)) != name:
+    before = load(out / "config.yaml", TrainConfig) if (out / "config.yaml").is_file() and resume else config
+    # checkpoints are whole: a run may be split over processes from any of them on
+    if config_hash(replace(before, shard=config.shard)) != name:
         raise UserError(f"{out} holds a run of another config; choose another --out, or --no-resume to start over")
     save(config, out / "config.yaml")
     set_seed(config.seed)
@@ -58,9 +61,12 @@ def train(
     if accelerator.is_main_process:
         _begun(out / ENVIRONMENT, accelerator)
     run = prepare(config, data_dir, accelerator)
-    Loop(config, run, accelerator, out).go(resume)
-    if config.score and run.aside and accelerator.is_main_process:
-        score(run, config.seed, config.score, out / "dev")
+    loop = Loop(config, run, accelerator, out)
+    loop.go(resume)
+    if config.score and run.aside:
+        with loop.whole(accelerator.device):
+            if accelerator.is_main_process:
+                score(run, config.seed, config.score, out / "dev")
     return out / "wire"
 
 

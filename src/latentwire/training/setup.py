@@ -19,6 +19,7 @@ from latentwire.training.config import TrainConfig
 from latentwire.training.corpus import question_store, text_store
 from latentwire.training.grow import grown
 from latentwire.training.judging import token_losses
+from latentwire.training.shard import check_layers
 from latentwire.training.sources import corpus_seed, read
 from latentwire.training.step import Step
 from latentwire.training.store import Store, cached
@@ -158,9 +159,11 @@ def keep_teachers(config: TrainConfig, run: Run, stores: dict[str, Store | None]
 
 
 def make_wire(config: TrainConfig, texts: list[str], device: torch.device) -> tuple[Wire, list[str]]:
-    """The wire to train and the names of the links that learn. UserError: a receiver is on several devices, or
-    ``recompute`` names none that learns."""
+    """The wire to train and the names of the links that learn. UserError: a receiver is on several devices,
+    ``recompute`` names none that learns, or ``shard`` has nothing to split."""
     wire, names = _made(config, texts, device)
+    if config.shard:
+        check_layers(wire)
     for name in names:
         if len(strange := {*wire.frozen[name].devices, wire.frozen[name].device}) > 1:
             raise UserError(

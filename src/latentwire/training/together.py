@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.tensor import DTensor
 
 
 class Together:
@@ -34,10 +35,11 @@ class Together:
 
     @torch.no_grad()
     def average(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Average gradients over processes; which parameters have one must not differ between them."""
+        """Average gradients over processes; which parameters have one must not differ between them. Those that are
+        split (``shard.py``) are averaged already."""
         if self.world == 1:
             return
-        gradients = [p.grad for p in parameters if p.grad is not None]
+        gradients = [p.grad for p in parameters if p.grad is not None and not isinstance(p.grad, DTensor)]
         if not gradients:  # a step that nothing is learnt from
             return
         flat = torch.cat([g.flatten() for g in gradients])

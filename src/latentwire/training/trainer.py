@@ -16,10 +16,11 @@ from latentwire.training.diagnostics import Diagnostics
 from latentwire.training.graphs import Graphs
 from latentwire.training.journal import Journal
 from latentwire.training.mixing import mixed
-from latentwire.training.optim import MuonAdamW
+from latentwire.training.optim import MuonAdamW, total_norm
 from latentwire.training.passes import Passes
 from latentwire.training.schedules import Schedules
 from latentwire.training.setup import Run
+from latentwire.training.shard import Shards
 from latentwire.training.stages import Learning
 from latentwire.training.together import Together
 from latentwire.training.work import Work
@@ -33,14 +34,15 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, run: Run, accelerator: Accelerator) -> None:
         self.config, self.run, self.accelerator = config, run, accelerator
+        self.together = Together(accelerator.process_index, accelerator.num_processes)
+        self.together.start_alike(run.step)
+        self.shards = Shards(run.wire, self.together, config.shard)
         self.learning = Learning(run.wire, run.step.heads, run.names, config.stages)
         self.parameters = self.learning.parameters
         self.optimizer = MuonAdamW(
             self.learning.groups(run.step, config.rate, config.encoder_rate, config.optimizer == "muon"),
             betas=config.betas, weight_decay=config.weight_decay, fused=accelerator.device.type == "cuda",
         )  # fmt: skip
-        self.together = Together(accelerator.process_index, accelerator.num_processes)
-        self.together.start_alike(run.step)
         every = [*config.draws, *(draw for stage in config.stages for draw in stage.draws)]
         if self.together.world > 1 and any(draw.codes for draw in every):
             raise UserError(
@@ -53,7 +55,9 @@ class Trainer:
         self.progress = Progress(total=config.steps)
         self.schedules = Schedules(config, run)
         graphs = self._graphs() if config.graphs else None
-        self.passes = Passes(run.step, self.parameters, accelerator.autocast, graphs, config.accumulate, self.event)
+        self.passes = Passes(
+            run.step, self.parameters, accelerator.autocast, graphs, config.accumulate, self.event, self.shards.on
+        )
         self.diagnostics = Diagnostics(config.diagnostics, run, self.learning.named, accelerator.autocast)
         self.skipped = torch.zeros((), dtype=torch.int64, device=accelerator.device)
         self.journal: Journal | None = None
@@ -100,13 +104,15 @@ class Trainer:
         read = mixed(work, source, text, config.text_warmup.beside, own, generator)
         loss, metrics = self.passes.run(kind, read, draw)
         self.together.average(self.parameters)
-        looking = self.together.main and self.diagnostics.due(progress.step + 1)
+        looking = self.diagnostics.due(progress.step + 1)
         features = self.diagnostics.features() if looking else {}
-        norm = torch.nn.utils.get_total_norm(p.grad for p in self.parameters if p.grad is not None)
+        norm = total_norm([p.grad for p in self.parameters if p.grad is not None])
         norm = norm.to(self.skipped.device)  # it is where the first gradient is
         self.skipped += ~self.optimizer.clip(norm, config.clip)
         if looking:
-            self.diagnose(kind, source, work, metrics, features)
+            with self.shards.whole(self.accelerator.device):
+                if self.together.main:
+                    self.diagnose(kind, source, work, metrics, features)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         # once a step, however many parts and attempts it took
