@@ -132,6 +132,24 @@ def test_generate_answers_one_line_for_each_prompt(wires, packet, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
+def test_generate_reads_the_packets_that_go_best_with_the_prompt(wires, packet, tmp_path, capsys):
+    other = tmp_path / "other.txt"
+    other.write_text("Ships came and went, and nobody wrote their names down. " * 3, encoding="utf-8")
+    second = str(tmp_path / "other.lw")
+    assert cli.main(["encode", wires["one"], str(other), "-o", second, "--ratio", "4"]) == 0
+    capsys.readouterr()
+
+    def said(*packets: str, more: tuple[str, ...] = ()) -> str:
+        given = [word for each in packets for word in ("--packet", each)]
+        argv = ["generate", wires["one"], "-r", "llama", *given, "--prompt", "Who?", "--max-new-tokens", "6", *more]
+        assert cli.main(argv) == 0
+        return capsys.readouterr().out
+
+    both = [str(packet), second]
+    assert said(*both, more=("--best", "1")) in [said(each) for each in both]
+    assert said(*both, more=("--best", "2")) == said(*both)
+
+
 def test_a_packet_with_its_question_needs_no_prompt(wires, text, tmp_path, capsys):
     path = str(tmp_path / "asked.lw")
     assert cli.main(["encode", wires["one"], str(text), "-o", path, "--question", "Who led it?"]) == 0

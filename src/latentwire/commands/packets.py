@@ -191,7 +191,12 @@ def _tell_lost(store: Store) -> None:
 
 def generate(
     wire: WireArgument,
-    packet: Annotated[Path, typer.Option(metavar="PACKET", help="A packet that `latentwire encode` wrote.")],
+    packet: Annotated[
+        list[Path],
+        typer.Option(
+            metavar="PACKET", help="A packet that `latentwire encode` wrote; several are read behind one another."
+        ),
+    ],
     receiver: Annotated[str, typer.Option("--receiver", "-r", metavar="R", help="Who reads the packet.")],
     prompt: Annotated[
         list[str] | None,
@@ -203,22 +208,21 @@ def generate(
     slots: Annotated[
         int | None, typer.Option(min=1, help="K/V positions for each latent; what the link gives first if left out.")
     ] = None,
+    best: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of several packets, read only so many: those that go best with the prompt."),
+    ] = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Let a receiver read a packet and answer, one line for each prompt."""
-    received = open_packet(packet)
-    if received.mode == "context" and not prompt:
-        raise UserError(f"{packet} holds a text without a question; ask one with --prompt")
+    received = [open_packet(each) for each in packet]
+    if received[0].mode == "context" and not prompt:
+        raise UserError(f"{packet[0]} holds a text without a question; ask one with --prompt")
     opened = open_wire(wire, device=device)
     reading = opened.receiver(chosen_receivers(opened, [receiver])[0])
     answers = reading.generate(
-        received,
-        list(prompt or [""]),
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        seed=seed,
-        slots=slots,
-    )
+        [received], list(prompt or [""]), max_new_tokens, temperature, seed, slots, best
+    )  # fmt: skip
     for answer in answers:
         typer.echo(answer)
 
