@@ -20,6 +20,7 @@ import importlib
 import importlib.metadata
 import json
 import pkgutil
+import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -217,8 +218,12 @@ def load(path: str | Path, cls: type[T], overrides: Iterable[str] = ()) -> T:
 
 
 def save(config: Any, path: str | Path) -> None:
-    """Write a config as YAML that :func:`load` reads back equal."""
-    Path(path).write_text(yaml.safe_dump(encode(config), sort_keys=False, allow_unicode=True))
+    """Write a config as YAML that :func:`load` reads back equal; whole or not at all, as processes of one run read what
+    others write."""
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    part.write_text(yaml.safe_dump(encode(config), sort_keys=False, allow_unicode=True))
+    part.replace(path)
 
 
 def config_hash(config: Any) -> str:

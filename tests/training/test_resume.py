@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,8 +17,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from latentwire.cli import main
+from latentwire.config import load, save
 from latentwire.errors import UserError
 from latentwire.training import checkpoint
+from latentwire.training.config import TrainConfig
 from latentwire.training.journal import Journal
 from latentwire.training.loop import Loop
 from latentwire.training.run import train
@@ -163,3 +166,23 @@ def test_an_error_that_is_no_full_disk_costs_no_checkpoint(tmp_path, monkeypatch
     with pytest.raises(OSError, match="Permission denied"):
         checkpoint.save(tmp_path, part, optimizer.state_dict(), checkpoint.Progress(step=3))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-0000001", "step-0000002"]
+
+
+def test_a_config_is_read_whole_while_another_process_writes_it(tiny_config, tmp_path):
+    """Processes of one run write the same config into its folder, and each looks at what is there."""
+    config, path = load(tiny_config, TrainConfig), tmp_path / "config.yaml"
+    save(config, path)
+    over = threading.Event()
+
+    def again() -> None:
+        while not over.is_set():
+            save(config, path)
+
+    writer = threading.Thread(target=again)
+    writer.start()
+    try:
+        assert all(load(path, TrainConfig) == config for _ in range(40))
+    finally:
+        over.set()
+        writer.join()
+    assert [each.name for each in tmp_path.iterdir() if each.is_file() and "config" in each.name] == ["config.yaml"]
