@@ -131,6 +131,8 @@ def measure(wire: Wire, examples: list[Example], given: argparse.Namespace) -> d
                     ("wrong", ratio, wrong),
                 ]
             for condition, ratio, of in sides:
+                if condition in given.skip:
+                    continue
                 held, right = packets[ratio] if ratio else None, None
                 if ", best" in condition:
                     of = asked.sifted(of, held, given.slots)
@@ -169,6 +171,9 @@ def main() -> None:
     parser.add_argument("--ratios", type=int, nargs="*", default=[4, 8])
     parser.add_argument("--slots", type=int, help="K/V positions for each latent (default: the links' first)")
     parser.add_argument("--n", type=int, default=500, help="questions, drawn by the seed")
+    parser.add_argument(
+        "--skip", nargs="*", default=[], metavar="CONDITION", help="not to be asked, as the table has it"
+    )
     parser.add_argument("--near", action="store_true", help="the other documents are of the same article")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
