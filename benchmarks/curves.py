@@ -45,6 +45,12 @@ CAUSES: dict[str, Setting] = {
     "qwen2-alone-from-qwen2": {"encoder": "qwen2", "links": "qwen2"},
 }
 """Where the gap between the readers comes from: from sharing the encoder, or from whose tokens it reads."""
+SEEDS: dict[str, Setting] = {
+    f"{name}-seed-{seed}": {"ratio": ratio, "seed": seed}
+    for name, ratio in (("ratio-4", 4), ("middle", 8))
+    for seed in (1, 2)
+}
+"""The same runs from other seeds, asked the same questions."""
 
 
 def points(only: list[str]) -> dict[str, Setting]:
@@ -56,6 +62,9 @@ def points(only: list[str]) -> dict[str, Setting]:
             found["middle" if setting == MIDDLE else f"{curve}-{value:g}"] = setting
     if not only or "causes" in only:
         found |= {"middle": MIDDLE} | {name: MIDDLE | setting for name, setting in CAUSES.items()}
+    if not only or "seeds" in only:
+        found |= {"middle": MIDDLE, "ratio-4": MIDDLE | {"ratio": 4}}
+        found |= {name: MIDDLE | setting for name, setting in SEEDS.items()}
     return found
 
 
@@ -75,7 +84,7 @@ def config(setting: Setting, given: argparse.Namespace) -> dict[str, Any]:
         link["adapter"]["slots"] = [slots]
     tree |= {
         "draws": [{"ratio": ratio}],
-        "seed": given.seed,
+        "seed": int(setting.get("seed", given.seed)),
         "minutes": 0,
         "steps": max(1, round(given.steps * float(setting["training"]))),
         "passages": given.passages,
@@ -99,7 +108,7 @@ def jobs(given: argparse.Namespace) -> list[tuple[Path, Job]]:
     todo: list[tuple[Path, Job]] = []
     for name, setting in points([]).items():
         job: Job = {"name": name, "facts": {"name": name, "setting": setting}, "config": config(setting, given)}
-        job |= {"n": given.n, "data_dir": given.data_dir, "references": name == "middle"}
+        job |= {"n": given.n, "data_dir": given.data_dir, "references": name == "middle", "drawn": given.seed}
         todo.append((given.out / f"{name}-{config_hash({**job, 'data_dir': None})}", job))
     # the longest first: the others fit beside it
     return sorted(todo, key=lambda item: -item[1]["facts"]["setting"]["training"])
@@ -127,7 +136,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--run", nargs="*", default=[], metavar="NAME", help="single runs, as they are named in the file"
     )
-    parser.add_argument("--only", nargs="*", default=[], choices=[*CURVES, "causes"], help="of the curves")
+    parser.add_argument("--only", nargs="*", default=[], choices=[*CURVES, "causes", "seeds"], help="of the curves")
     given = parser.parse_args(argv)
     given.corpus, given.out = {}, given.out.resolve()
     given.readers = READERS | dict(item.split("=", 1) for item in given.reader)

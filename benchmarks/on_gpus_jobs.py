@@ -134,29 +134,58 @@ def trained(given: argparse.Namespace) -> Iterator[Job]:
     yield Job(
         "history", [script("history", *history, "--results", given.out / "results" / "history.json")], 520, share=0.75
     )
-    config, out = ROOT / "configs" / "sandbox" / "wire-codes.yaml", given.out / "codes"
+    yield from coded(given)
+
+
+def coded(given: argparse.Namespace) -> Iterator[Job]:
+    """The shipped wire trained on with learned codes, beside its other draws and with codes alone; the late joiner for
+    the first of these, and all rows of it."""
     written = sorted((Path(given.data_dir) / "written").glob("*.jsonl*"))
-    words = [str(config), "--data-dir", given.data_dir, "--out", str(out), "start=sandbox", "eval_every=0"]
-    words += [f"corpus.cache={given.out / 'cache'}", f"corpus.written={80_000 if written else 0}"]
-    shipped = [sys.executable, "-m", "latentwire.sandbox.ship", str(out / "wire"), str(given.out / "codes-shipped")]
-    yield Job("codes", [[sys.executable, "-m", "latentwire", "train", *words], shipped], 700)
-    for name, asked in (("4", ["4", "--codes", "8"]), ("8-half", ["8", "--slots", "half", "--codes", "16,12,8"])):
-        where = given.out / f"codes-eval-{name}"
-        rows = ["--receivers", "llama,qwen2", "--bits", "16", "--conditions", "text,none,latents,wrong", "--n", "1000"]
-        told = [
-            sys.executable,
-            "-m",
-            "latentwire",
-            "eval",
-            str(out / "wire"),
-            *rows,
-            "--ratio",
-            *asked,
-            "--out",
-            str(where),
-        ]
-        kept = ["cp", str(where / "results.json"), str(given.out / "results" / f"codes-{name}.json")]
-        yield Job(f"codes-eval-{name}", [told, kept], 90, share=0.5, after=("codes",))
+    corpus = [f"corpus.written={80_000 if written else 0}", "eval_every=0"]
+    alone = ["draws=[{ratio: 8, slots: 4, codes: 14, share: 3}, {ratio: 8, slots: 4, codes: 10}]", "minutes=19"]
+    for name, more, seconds in (("codes", [], 820), ("codes-alone", alone, 1270)):
+        out = given.out / name
+        yield Job(name, [train(given, "wire-codes", out, "start=sandbox", *corpus, *more), *shipped(out)], seconds)
+    join = ["wire.links.gpt2.start=sandbox", "corpus.made=30000", *corpus]
+    yield Job("codes-join-data", [train(given, "join", given.out / "join-data", *join, "--prepare")], 200, share=0.0)
+    out, rounded = given.out / "codes-join", given.out / "codes-rounded"
+    told = train(given, "join", out, f"start={rounded}", "minutes=7.5", *join)
+    yield Job("codes-join", [told, *shipped(out)], 520, after=("codes", "codes-join-data"))
+    yield measured_codes(given, "codes", "4", ["4,8"])
+    for name in ("codes", "codes-alone"):
+        yield measured_codes(given, name, "8-half", ["8", "--slots", "half", "--codes", "16,14,12,10,8"])
+    nq = [word for path in sorted((Path(given.data_dir) / "nq").glob("valid.jsonl*")) for word in ("--nq", str(path))]
+    for part, sheets in (("1", ["sandbox-full"]), ("2", ["sandbox-full-half", "sandbox-full-prompt", "nq-valid"])):
+        where, into = given.out / f"codes-all-{part}", given.out / "results" / "codes-all"
+        words = [str(rounded), "--out", where, "--into", into, "--parallel", 3, "--n", given.n, "--receivers", "llama"]
+        words += ["qwen2", *nq, "--only", *(f"{name}.json" for name in sheets)]
+        all_rows = [["mkdir", "-p", str(into)], script("evaluate_all", *words)]
+        if part == "1":
+            all_rows.append(script("fidelity", where / "sandbox-full", "--out", into / "fidelity.json"))
+        yield Job(where.name, all_rows, 200 if part == "1" else 360, after=("codes",))
+
+
+def train(given: argparse.Namespace, config: str, out: Path, *words: str) -> list[str]:
+    """A training run of a sandbox config; runs of one config share what is tokenised."""
+    path, cache = ROOT / "configs" / "sandbox" / f"{config}.yaml", given.out / f"cache-{config}"
+    told = ["--data-dir", str(given.data_dir), "--out", str(out), f"corpus.cache={cache}", *words]
+    return [sys.executable, "-m", "latentwire", "train", str(path), *told]
+
+
+def shipped(out: Path) -> Iterator[list[str]]:
+    """The wire of a run in its shipped form, and the same values as an ordinary directory."""
+    ship = [sys.executable, "-m", "latentwire.sandbox.ship", str(out / "wire")]
+    yield [*ship, f"{out}-shipped"]
+    yield [*ship, f"{out}-rounded", "--rounded"]
+
+
+def measured_codes(given: argparse.Namespace, name: str, rows: str, asked: list[str]) -> Job:
+    """1,000 questions for the wire of a job."""
+    out = given.out / f"{name}-eval-{rows}"
+    words = ["--receivers", "llama,qwen2", "--conditions", "text,none,latents,wrong", "--n", "1000", "--ratio", *asked]
+    told = [sys.executable, "-m", "latentwire", "eval", str(given.out / f"{name}-rounded"), *words, "--out", str(out)]
+    kept = ["cp", str(out / "results.json"), str(given.out / "results" / f"{name}-{rows}.json")]
+    return Job(out.name, [told, kept], 120, share=0.5, after=(name,))
 
 
 def measured(given: argparse.Namespace) -> Iterator[Job]:

@@ -18,7 +18,8 @@ from latentwire.experiments import processes
 
 Job = dict[str, Any]
 """name, config (a training config's tree), n (questions), data_dir, facts (what goes into the result as it is),
-references (whether full text and no context are measured too), ratios and slots (of the evaluation)."""
+references (whether full text and no context are measured too), ratios and slots (of the evaluation), drawn (the seed
+that draws the questions, if not the run's)."""
 
 
 def work(folder: Path) -> None:
@@ -31,7 +32,8 @@ def work(folder: Path) -> None:
 
     job = json.loads((folder / "job.json").read_text())
     run = decode(TrainConfig, job["config"])
-    asked = EvaluateConfig(n=job["n"], ratios=job.get("ratios") or [], slots=job.get("slots"), seed=run.seed)
+    asked = EvaluateConfig(n=job["n"], ratios=job.get("ratios") or [], slots=job.get("slots"))
+    asked.seed = job.get("drawn", run.seed)
     asked.conditions = ["text", "none", "latents"] if job["references"] else ["latents"]
     found = trial(run, folder, job["data_dir"], asked)
     if found["stopped"]:

@@ -25,7 +25,10 @@ def script(monkeypatch):
 def test_every_run_differs_from_the_middle_in_one_setting(script, tmp_path):
     settings = script.points([])
     assert settings["middle"] == script.MIDDLE
+    assert settings["ratio-4-seed-2"] == settings["ratio-4"] | {"seed": 2}
     for name, setting in settings.items():
+        if name in script.SEEDS:
+            continue
         different = [key for key in setting if setting[key] != script.MIDDLE[key]]
         wanted = list(script.CAUSES[name]) if name in script.CAUSES else [name.split("-")[0]]
         assert different == ([] if name == "middle" else wanted)
@@ -121,10 +124,11 @@ def test_a_smoke_run_measures_its_points(script, tiny_readers, tmp_path, monkeyp
     monkeypatch.setattr(side.subprocess, "run", here)
     monkeypatch.setattr(script, "CURVES", {"text": (0.5, 1.0)})
     monkeypatch.setattr(script, "CAUSES", {"from-qwen2": {"encoder": "qwen2"}})
+    monkeypatch.setattr(script, "SEEDS", {"middle-seed-1": {"seed": 1}})
     readers = [f"{name}={tiny_readers[name]}" for name in ("llama", "qwen2")]
     assert script.main(["--smoke", "--out", str(tmp_path), "--n", "4", "--reader", *readers]) == 0
     found = json.loads((tmp_path / "curves.json").read_text())
-    assert sorted(run["name"] for run in found["runs"]) == ["from-qwen2", "middle", "text-0.5"]
+    assert sorted(run["name"] for run in found["runs"]) == ["from-qwen2", "middle", "middle-seed-1", "text-0.5"]
     assert {run["steps"] for run in found["runs"]} == {2} and found["n"] == [4] and not found["lines"]
     assert [row["condition"] for row in found["references"]] == ["text", "none"] * 2
     assert "| middle | 2 | " in capsys.readouterr().out

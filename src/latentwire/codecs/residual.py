@@ -6,6 +6,10 @@ books belong to the wire and learn beside the encoder: they follow the means of 
 moving averages, van den Oord et al. 2017), the encoder gets the gradient as if nothing had happened (straight-through),
 and vectors that nobody comes to begin anew at what is badly told. The first so many codes are a coarser packet of their
 own, so one wire has many rates.
+
+Latents spread what they say over hundreds of values, of which a few bytes can only tell a third. With ``width`` the
+books hold vectors of fewer values: a linear map that learns with the wire leads there and another one back (as in the
+factorised codes of Kumar et al. 2023).
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import layer_norm
 
 from latentwire.codecs.base import Codec
 from latentwire.errors import UserError
@@ -22,12 +27,13 @@ from latentwire.errors import UserError
 
 @dataclass
 class ResidualConfig:
-    """stages: books, so codes of a latent at most. size: vectors of a book, up to 256 (a code is a byte). decay: of the
-    moving averages, a step. dead: a vector with less than this share of an even use begins anew. commit: weight of the
-    encoder's distance from its codes, relative to its size."""
+    """stages: books, so codes of a latent at most. size: vectors of a book, up to 256 (a code is a byte). width: values
+    of a vector, 0: as many as a latent has. decay: of the moving averages, a step. dead: a vector with less than this
+    share of an even use begins anew. commit: weight of the encoder's distance from its codes, relative to its size."""
 
     stages: int = 16
     size: int = 256
+    width: int = 0
     decay: float = 0.98
     dead: float = 0.05
     commit: float = 0.1
@@ -37,6 +43,8 @@ class ResidualConfig:
             raise UserError(
                 f"codes have 1 to 255 stages and 2 to 256 vectors in each, not {self.stages} and {self.size}"
             )
+        if self.width < 0:
+            raise UserError(f"codes.width is a number of values, or 0 for those of a latent, not {self.width}")
         if not (0 <= self.decay < 1 and 0 <= self.dead < 1):
             raise UserError("codes.decay and codes.dead are from 0 to below 1")
 
@@ -44,8 +52,9 @@ class ResidualConfig:
 class ResidualCodes(nn.Module):
     """Books of K stages. Latents [..., D] → codes uint8 [..., K] → latents [..., D].
 
-    books: float32 [K * C, D], stage by stage. use: float32 [K, C], how much of the averages each vector holds; 0: it
-    has not begun. learns: False holds the books still in training too, where a link joins that reads them.
+    books: float32 [K * C, W], stage by stage; W is the width, or D. down, up: there and back, if W is not D.
+    use: float32 [K, C], how much of the averages each vector holds; 0: it has not begun. learns: False holds the books
+    still in training too, where a link joins that reads them.
     """
 
     books: Tensor
@@ -56,7 +65,12 @@ class ResidualCodes(nn.Module):
         self.config, self.d_z = config, d_z
         self.learns = True
         self._told: tuple[tuple, bytes] | None = None
-        self.register_buffer("books", torch.zeros(config.stages * config.size, d_z))
+        self.down = self.up = None
+        if config.width:
+            self.down, self.up = nn.Linear(d_z, config.width, bias=False), nn.Linear(config.width, d_z, bias=False)
+            nn.init.orthogonal_(self.down.weight)
+            self.up.weight.data.copy_(self.down.weight.mT)
+        self.register_buffer("books", torch.zeros(config.stages * config.size, config.width or d_z))
         self.register_buffer("use", torch.zeros(config.stages, config.size))
 
     def stages(self, asked: int) -> int:
@@ -75,82 +89,109 @@ class ResidualCodes(nn.Module):
         return Coded(self, self.stages(int(count)))
 
     def fingerprint(self, encoder: bytes) -> bytes:
-        """Eight bytes over an encoder's fingerprint and the books: other books mean other vectors."""
-        key = encoder, self.books.data_ptr(), self.books._version  # what is asked for every packet is worked out once
+        """Eight bytes over an encoder's fingerprint, the books and the way to and from them: others mean other
+        vectors."""
+        parts = [self.books, *(p.detach() for p in self.parameters())]
+        # what is asked for every packet is worked out once
+        key = encoder, *((part.data_ptr(), part._version) for part in parts)
         if self._told is None or self._told[0] != key:
-            digest = hashlib.sha256(encoder + self.books.float().cpu().numpy().astype("<f4").tobytes()).digest()[:8]
-            self._told = key, digest
+            told = b"".join(part.float().cpu().numpy().astype("<f4").tobytes() for part in parts)
+            self._told = key, hashlib.sha256(encoder + told).digest()[:8]
         return self._told[1]
 
+    def narrow(self, z: Tensor) -> Tensor:
+        """What the books tell of latents: float32 [..., W] of [..., D], each vector with mean 0 and spread 1."""
+        if self.down is None:
+            return z.float()
+        with torch.autocast(z.device.type, enabled=False):
+            return layer_norm(self.down(z.float()), (self.config.width,))
+
+    def widen(self, told: Tensor) -> Tensor:
+        """The way back: latents float32 [..., D] of what books told, with mean 0 and spread 1 as an encoder's."""
+        if self.up is None:
+            return told
+        with torch.autocast(told.device.type, enabled=False):
+            return layer_norm(self.up(told.float()), (self.d_z,))
+
     def book(self, stage: int) -> Tensor:
-        """Vectors [C, D] of a stage."""
+        """Vectors [C, W] of a stage."""
         return self.books[stage * self.config.size : (stage + 1) * self.config.size]
 
-    def nearest(self, rest_ND: Tensor, stage: int) -> Tensor:
+    def nearest(self, rest_NW: Tensor, stage: int) -> Tensor:
         """Codes int64 [N]; a vector that has not begun is nobody's."""
-        book_CD = self.book(stage)
-        distance_NC = book_CD.square().sum(-1) - 2 * rest_ND @ book_CD.mT
+        book_CW = self.book(stage)
+        distance_NC = book_CW.square().sum(-1) - 2 * rest_NW @ book_CW.mT
         return distance_NC.masked_fill(self.use[stage] <= 0, torch.inf).argmin(-1)
 
     @torch.no_grad()
     @torch.autocast("cuda", enabled=False)
+    def nearest_of(self, u: Tensor, stages: int) -> Tensor:
+        """Codes int64 [..., K] of what the books are asked to tell, [..., W]."""
+        rest_NW, found = u.detach().flatten(0, -2), []
+        for stage in range(self.stages(stages)):
+            code_N = self.nearest(rest_NW, stage)
+            found.append(code_N)
+            rest_NW = rest_NW - self.book(stage)[code_N]
+        return torch.stack(found, -1).reshape(*u.shape[:-1], stages)
+
+    def told(self, codes: Tensor) -> Tensor:
+        """What codes [..., K] add up to: float32 [..., W]."""
+        at = codes.long() + torch.arange(codes.shape[-1], device=codes.device) * self.config.size
+        return self.books[at].sum(-2)
+
+    @torch.no_grad()
     def codes(self, z: Tensor, stages: int) -> Tensor:
         """uint8 [..., K] of latents [..., D]."""
-        rest_ND, found = z.detach().float().reshape(-1, self.d_z), []
-        for stage in range(self.stages(stages)):
-            code_N = self.nearest(rest_ND, stage)
-            found.append(code_N)
-            rest_ND = rest_ND - self.book(stage)[code_N]
-        return torch.stack(found, -1).to(torch.uint8).reshape(*z.shape[:-1], stages)
+        return self.nearest_of(self.narrow(z), stages).to(torch.uint8)
 
+    @torch.no_grad()
     def vectors(self, codes: Tensor) -> Tensor:
         """float32 [..., D] of codes [..., K]. UserError: more codes than stages, or one beyond its book."""
-        K = self.stages(codes.shape[-1])
+        self.stages(codes.shape[-1])
         if codes.numel() and int(codes.max()) >= self.config.size:
             raise UserError(f"a packet names vector {int(codes.max())} of a book of {self.config.size}")
-        at = codes.long() + torch.arange(K, device=codes.device) * self.config.size
-        return self.books[at].sum(-2)
+        return self.widen(self.told(codes))
 
     def forward(self, z_BMD: Tensor, mask_BM: Tensor, stages: int) -> tuple[Tensor, Tensor]:
         """What is left of latents behind ``stages`` codes, with the gradient of the latents themselves; and the
         commitment [], the mean squared distance as a share of the latents' mean square. In training the books learn.
         """
         learns = self.training and self.learns
-        told_BMD = self.learn(z_BMD, mask_BM, stages) if learns else self.vectors(self.codes(z_BMD, stages))
-        there_BM1 = mask_BM[..., None].to(z_BMD.dtype)
-        apart = ((z_BMD - told_BMD.to(z_BMD.dtype)).square() * there_BM1).float().sum()
-        size = (z_BMD.detach().square() * there_BM1).float().sum().clamp_min(1e-9)
-        through_BMD = z_BMD + (told_BMD.to(z_BMD.dtype) - z_BMD).detach()
-        return through_BMD * there_BM1, apart / size
+        u_BMW, there_BM1 = self.narrow(z_BMD), mask_BM[..., None].float()
+        told_BMW = self.learn(u_BMW, mask_BM, stages) if learns else self.told(self.nearest_of(u_BMW, stages))
+        apart = ((u_BMW - told_BMW).square() * there_BM1).sum()
+        size = (u_BMW.detach().square() * there_BM1).sum().clamp_min(1e-9)
+        through_BMD = self.widen(u_BMW + (told_BMW - u_BMW).detach())
+        return (through_BMD * there_BM1).to(z_BMD.dtype), apart / size
 
     @torch.no_grad()
     @torch.autocast("cuda", enabled=False)
-    def learn(self, z_BMD: Tensor, mask_BM: Tensor, stages: int) -> Tensor:
+    def learn(self, u_BMW: Tensor, mask_BM: Tensor, stages: int) -> Tensor:
         """Move the books towards what they were given, and return what they told before. Nothing waits for the device,
         so that a step may be recorded."""
         c = self.config
-        rest_ND = z_BMD.detach().float().reshape(-1, self.d_z)
+        rest_NW = u_BMW.detach().flatten(0, -2)
         there_N = mask_BM.reshape(-1).float()
-        told_ND = torch.zeros_like(rest_ND)
+        told_NW = torch.zeros_like(rest_NW)
         # vectors begin at latents of the batch, drawn anew for each stage and each vector
         chance_N = there_N + 1e-9
         for stage in range(self.stages(stages)):
-            use_C, book_CD = self.use[stage], self.book(stage)
-            fresh_CD = rest_ND[torch.multinomial(chance_N, c.size, replacement=True)]
+            use_C, book_CW = self.use[stage], self.book(stage)
+            fresh_CW = rest_NW[torch.multinomial(chance_N, c.size, replacement=True)]
             idle_C = use_C < c.dead * use_C.sum() / c.size
             begin_C = (use_C <= 0) | idle_C
-            book_CD.copy_(torch.where(begin_C[:, None], fresh_CD, book_CD))
+            book_CW.copy_(torch.where(begin_C[:, None], fresh_CW, book_CW))
             use_C.copy_(torch.where(begin_C, (there_N.sum() / c.size).expand_as(use_C), use_C))
-            code_N = self.nearest(rest_ND, stage)
-            told = book_CD[code_N]
+            code_N = self.nearest(rest_NW, stage)
+            told = book_CW[code_N]
             many_C = torch.zeros_like(use_C).index_add_(0, code_N, there_N)
-            sum_CD = torch.zeros_like(book_CD).index_add_(0, code_N, rest_ND * there_N[:, None])
+            sum_CW = torch.zeros_like(book_CW).index_add_(0, code_N, rest_NW * there_N[:, None])
             held_C = c.decay * use_C
             use_C.copy_(held_C + (1 - c.decay) * many_C)
-            book_CD.copy_((held_C[:, None] * book_CD + (1 - c.decay) * sum_CD) / use_C.clamp_min(1e-9)[:, None])
-            told_ND += told
-            rest_ND = rest_ND - told
-        return told_ND.reshape(z_BMD.shape)
+            book_CW.copy_((held_C[:, None] * book_CW + (1 - c.decay) * sum_CW) / use_C.clamp_min(1e-9)[:, None])
+            told_NW += told
+            rest_NW = rest_NW - told
+        return told_NW.reshape(u_BMW.shape)
 
 
 @dataclass

@@ -28,11 +28,12 @@ class Learning:
         for name in names:
             for share, parameters in wire.links[name].by_rate().items():  # ty: ignore[not-callable]
                 by_rate.setdefault(share, []).extend(parameters)
-        # what objectives train beside a link learns at its rate
+        # what objectives train beside a link learns at its rate, and so do the maps to and from learned codes
         by_rate.setdefault(1.0, []).extend(heads.parameters())
+        by_rate[1.0].extend(p for name, p in every.items() if name.startswith("codes."))
         self.by_rate = by_rate
         self.encoder = [p for name, p in every.items() if name.startswith("encoder.")]
-        self.named = {name: p for name, p in every.items() if name.startswith(("encoder.", *links))}
+        self.named = {name: p for name, p in every.items() if name.startswith(("encoder.", "codes.", *links))}
         for name, p in heads.named_parameters():
             link, objective, rest = name.split(".", 2)
             self.named[f"objectives.{objective}.{link}.{rest}"] = p
@@ -77,7 +78,7 @@ class Learning:
     def readers(self, stage: Stage) -> list[str]:
         """The receivers a step of it needs: those that pass a gradient to something that learns."""
         chosen = self.chosen(stage)
-        if not stage.learn or any(name.startswith("encoder.") for name in chosen):
+        if not stage.learn or any(name.startswith(("encoder.", "codes.")) for name in chosen):
             return self.names
         words = {name: (f"links.{name}", f"objectives.*.{name}") for name in self.names}
         return [name for name in self.names if any(matches(word, one) for word in words[name] for one in chosen)]
