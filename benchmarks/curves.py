@@ -63,7 +63,6 @@ def points(only: list[str]) -> dict[str, Setting]:
     if not only or "causes" in only:
         found |= {"middle": MIDDLE} | {name: MIDDLE | setting for name, setting in CAUSES.items()}
     if not only or "seeds" in only:
-        found |= {"middle": MIDDLE, "ratio-4": MIDDLE | {"ratio": 4}}
         found |= {name: MIDDLE | setting for name, setting in SEEDS.items()}
     return found
 

@@ -143,6 +143,7 @@ def join(name: str, own: list[Job], wire: str, out: Path, into: Path | None) -> 
     # text and nothing stand last: what the file is of is decided by the first folder
     merge(folder, sorted(folders, key=lambda path: "text-none" in path.name), both)
     if into is not None:
+        into.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / "results.json", into / name)
 
 

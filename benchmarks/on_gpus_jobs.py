@@ -159,7 +159,7 @@ def coded(given: argparse.Namespace) -> Iterator[Job]:
         where, into = given.out / f"codes-all-{part}", given.out / "results" / "codes-all"
         words = [str(rounded), "--out", where, "--into", into, "--parallel", 3, "--n", given.n, "--receivers", "llama"]
         words += ["qwen2", *nq, "--only", *(f"{name}.json" for name in sheets)]
-        all_rows = [["mkdir", "-p", str(into)], script("evaluate_all", *words)]
+        all_rows = [script("evaluate_all", *words)]
         if part == "1":
             all_rows.append(script("fidelity", where / "sandbox-full", "--out", into / "fidelity.json"))
         yield Job(where.name, all_rows, 200 if part == "1" else 360, after=("codes",))

@@ -65,16 +65,6 @@ def measured(receiver: str) -> Iterator[tuple[str, list[str]]]:
         yield title, [cell(rows.get(ratio)) for ratio in RATIOS]
 
 
-def seeds(receiver: str) -> Iterator[tuple[str, list[str]]]:
-    """The least and the most of three runs that differ in their seed."""
-    found = loaded("seeds.json")
-    rows = [row for run in found["runs"] for row in run["rows"] if row["receiver"] == receiver] if found else []
-    if rows:
-        kept = {ratio: sorted(row["retention"] for row in rows if row["ratio"] == ratio) for ratio in RATIOS}
-        spans = [f"{each[0]:.3f}–{each[-1]:.3f}" if each else "" for each in kept.values()]
-        yield f"retention of {len(found['runs'])} runs with other seeds", spans
-
-
 def short_runs(receiver: str) -> Iterator[tuple[str, list[str]]]:
     """Wires of a small equal budget, one for each ratio, and soft tokens beside K/V."""
     curves = loaded("curves.json")
@@ -86,6 +76,8 @@ def short_runs(receiver: str) -> Iterator[tuple[str, list[str]]]:
             if row["receiver"] == receiver and {**run["setting"], "ratio": 0} == {**middle, "ratio": 0}
         }  # fmt: skip
         yield "a wire for each ratio, little training", [cell(along.get(ratio)) for ratio in RATIOS]
+        spans = [seeds(curves["runs"], {**middle, "ratio": ratio}, receiver) for ratio in RATIOS]
+        yield "the same from three seeds, least and most kept", spans
     methods = loaded("methods.json")
     for injection, words in (("kv-prefix", "K/V"), ("soft-tokens", "soft tokens")) if methods else ():
         row = next(
@@ -98,6 +90,15 @@ def short_runs(receiver: str) -> Iterator[tuple[str, list[str]]]:
         yield f"{words}, little training", [cell(row) if ratio == methods["ratio"] else "" for ratio in RATIOS]
 
 
+def seeds(runs: list[Row], setting: Row, receiver: str) -> str:
+    """The least and the most that runs of this setting keep, if there are several."""
+    kept = [
+        row["retention"] for run in runs for row in run["rows"]
+        if row["receiver"] == receiver and {**run["setting"], "seed": 0} == {**setting, "seed": 0}
+    ]  # fmt: skip
+    return f"{min(kept):.2f}–{max(kept):.2f}" if len(kept) > 1 else ""
+
+
 def peers(receiver: str) -> Iterator[tuple[str, list[str]]]:
     """Published compression, on 200 of the questions."""
     found = loaded("peers.json")
@@ -106,7 +107,7 @@ def peers(receiver: str) -> Iterator[tuple[str, list[str]]]:
         yield f"{words} ({found['n']} questions)", [cell(rows.get(ratio)) for ratio in RATIOS]
 
 
-PARTS: tuple[Callable[[str], Iterator[tuple[str, list[str]]]], ...] = (measured, seeds, short_runs, peers)
+PARTS: tuple[Callable[[str], Iterator[tuple[str, list[str]]]], ...] = (measured, short_runs, peers)
 
 
 def table(receiver: str) -> str:

@@ -32,10 +32,17 @@ def test_every_figure_is_from_its_file(script):
 def test_what_is_not_there_has_no_line(script, monkeypatch, tmp_path):
     monkeypatch.setattr(script, "RESULTS", tmp_path)
     assert cells(script.table("llama")).keys() == {"`llama`", "---"}
-    rows = [{"receiver": "llama", "ratio": ratio, "retention": kept} for ratio, kept in ((4, 0.9), (4, 0.8), (8, 0.7))]
-    (tmp_path / "seeds.json").write_text(json.dumps({"runs": [{"rows": rows[:1]}, {"rows": rows[1:]}]}))
-    assert cells(script.table("llama"))["retention of 2 runs with other seeds"] == [
-        "", "0.800–0.900", "0.700–0.700", "", ""
+    middle = {"ratio": 8, "d_z": 512}
+    runs = [
+        {"name": name, "setting": middle | more, "rows": [{"receiver": "llama", "f1": 0.1, "retention": kept}]}
+        for name, more, kept in (
+            ("middle", {}, 0.7), ("ratio-4", {"ratio": 4}, 0.9), ("ratio-4-seed-1", {"ratio": 4, "seed": 1}, 0.8),
+            ("other", {"ratio": 4, "d_z": 128}, 0.1),
+        )
+    ]  # fmt: skip
+    (tmp_path / "curves.json").write_text(json.dumps({"runs": runs}))
+    assert cells(script.table("llama"))["the same from three seeds, least and most kept"] == [
+        "", "0.80–0.90", "", "", ""
     ]  # fmt: skip
 
 

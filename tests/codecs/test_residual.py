@@ -98,3 +98,45 @@ def test_settings_that_make_no_sense_are_refused():
         ResidualConfig(stages=0)
     with pytest.raises(UserError, match="below 1"):
         ResidualConfig(decay=1.0)
+
+
+def narrowed() -> ResidualCodes:
+    torch.manual_seed(0)
+    return ResidualCodes(ResidualConfig(stages=3, size=32, width=4, decay=0.9), 12)
+
+
+def test_narrow_books_learn_and_their_maps_get_gradients():
+    codes = narrowed().train()
+    for step in range(150):
+        z_BMD = drawn(step)
+        told_BMD, far = codes(z_BMD, torch.ones(z_BMD.shape[:2], dtype=torch.bool), 3)
+    assert codes.books.shape == (96, 4) and told_BMD.shape == z_BMD.shape and float(far.detach()) < 0.1
+    told_BMD.square().mean().backward()
+    assert codes.down is not None and codes.up is not None
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in (codes.down.weight, codes.up.weight))
+
+
+def test_narrow_codes_are_read_as_training_reads_them():
+    codes = narrowed().train()
+    z_BMD = drawn(0)
+    codes(z_BMD, torch.ones(z_BMD.shape[:2], dtype=torch.bool), 3)
+    codes.eval()
+    told_BMD, _ = codes(z_BMD, torch.ones(z_BMD.shape[:2], dtype=torch.bool), 2)
+    torch.testing.assert_close(told_BMD, codes.vectors(codes.codes(z_BMD, 2)))
+    # as an encoder's latents: mean 0 and spread 1
+    torch.testing.assert_close(told_BMD.square().mean(-1), torch.ones(z_BMD.shape[:2]), atol=0.01, rtol=0)
+    assert told_BMD.mean(-1).abs().max() < 1e-5
+
+
+def test_another_way_back_is_another_maker():
+    codes = narrowed()
+    before = codes.fingerprint(b"encoder1")
+    assert codes.fingerprint(b"encoder1") == before
+    with torch.no_grad():
+        codes.up.weight[0, 0] += 1
+    assert codes.fingerprint(b"encoder1") != before
+
+
+def test_a_width_is_a_number_of_values():
+    with pytest.raises(UserError, match=r"codes\.width"):
+        ResidualConfig(width=-1)

@@ -100,3 +100,18 @@ def test_a_server_takes_packets_of_codes_and_no_forged_ones(wire):
     with pytest.raises(ApiError, match="1 to 3 codes"):
         sent(replace(packet, z_MD=torch.zeros(5, 9)))
     assert "norm" not in packet.describe()
+
+
+def test_a_stage_learns_the_maps_to_narrow_books_alone(trained, tiny_tree, tmp_path):
+    import yaml
+
+    (tmp_path / "wire.yaml").write_text(yaml.safe_dump(tiny_tree))
+    plain = trained.parents[1] / "plain" / "wire"
+    words = [f"start={plain}", "grow=['codes={stages: 2, size: 16, width: 6}']", "steps=3"]
+    words += ["stages=[{learn: [codes]}]", "draws=[{ratio: 4, codes: 2}]"]
+    told = Wire.from_pretrained(train(tmp_path / "wire.yaml", words, out=tmp_path / "run")).state_dict()
+    before = Wire.from_pretrained(plain).state_dict()
+    assert all(torch.equal(told[name], tensor) for name, tensor in before.items())
+    down = told["codes.down.weight"]
+    assert down.shape[0] == 6 and not torch.allclose(down @ down.mT, torch.eye(6), atol=1e-5)
+    assert told["codes.books"].abs().sum() > 0
