@@ -120,7 +120,9 @@ class Link(nn.Module):
             length_B = kept_B * (length_B / whole_B.clamp_min(1e-6))
             step_B = length_B / (part.count_B * slots).clamp_min(1)
             index_S = torch.arange(part.mask_BM.shape[1] * slots, device=part.z_BMD.device)
-            positions.append(start + begin_B[:, None] + (index_S + 0.5) * step_B[:, None] - 0.5)
+            # padded slots stay where the text ends: behind it, a table of positions may end
+            place_BS = ((index_S + 0.5) * step_B[:, None]).minimum(length_B[:, None])
+            positions.append(start + begin_B[:, None] + place_BS - 0.5)
             begin_B = begin_B + length_B
         return _behind(positions).clamp_min(0), start + kept_B.round().long()
 

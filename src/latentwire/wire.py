@@ -182,7 +182,14 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire"):
         """
         receiver = self.get_receiver(name)
         first, *rest = (self.encoder.part(part, name).to(receiver.device) for part in (latents, *behind))
-        return self.links[name](first, receiver, mode, slots, seen, rest)
+        link = self.links[name]
+        if receiver.recorded and seen is None and not (rest or self.training):
+            # weights that are elsewhere now would be read where they were
+            which = mode, slots, name, next(link.parameters()).data_ptr()
+            made = receiver.recorded.making.run(lambda given: link(given, receiver, mode, slots), first, which)
+            if made is not None:
+                return made
+        return link(first, receiver, mode, slots, seen, rest)
 
     def columns(self, rows: Sequence[Sequence[Packet]]) -> list[Latents]:
         """Rows of packets that are read one behind the other: the first of each row as a batch, then the second of

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch.utils._pytree import tree_leaves
+
 from contracts.waits import NothingWaits
 
 
@@ -27,6 +29,7 @@ class Recorder:
 
             def replay(self):
                 recorder.replays += 1
-                left.copy_(work())
+                for there, fresh in zip(tree_leaves(left), tree_leaves(work()), strict=True):
+                    there.copy_(fresh)
 
         return Graph(), left

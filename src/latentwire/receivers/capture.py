@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
 import torch
 
 T = TypeVar("T")
+Record = Callable[[Callable[[], Any], Any], tuple[Any, Any]]
+"""From work and another graph's memory, the graph and what each replay leaves: :func:`captured` on some stream."""
+RECORDING = threading.RLock()
+"""A process records one thing at a time, whoever decodes in its threads."""
+WARM = 2
+"""Ordinary passes before one is recorded: libraries make what they need at the first."""
 
 
 def captured(work: Callable[[], T], pool: Any, stream: Any) -> tuple[Any, T]:

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from latentwire.receivers.capture import captured
-from latentwire.receivers.room import Record, Room, padded
+from latentwire.receivers.capture import RECORDING, Record, captured
+from latentwire.receivers.making import Making
+from latentwire.receivers.room import Room, padded
 from latentwire.types import Prefix
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ PLACES = 256
 """A room has a multiple of so many places."""
 SHARE = 8
 """Rooms take at most one part in so many of the GPU's memory."""
-RECORDING = threading.RLock()
-"""A process records one thing at a time, whoever decodes in its threads."""
 
 
 class Recorded:
@@ -43,6 +42,7 @@ class Recorded:
 
     def __init__(self, record: Record | None = None, bound: int | None = None) -> None:
         self.record, self.bound, self.stream = record, bound, None
+        self.making = Making(record)
         self.idle: list[Room] = []  # the latest last
         self.held = self.begun = 0
         self.ordinary: set[tuple[int, int, int]] = set()

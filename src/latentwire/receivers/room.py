@@ -7,7 +7,6 @@ reads its tokens and moves everything along by itself, so each replay is the nex
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from torch import Tensor
 from torch.nn.attention import sdpa_kernel
 
 from latentwire.receivers.attention import own_causal
-from latentwire.receivers.capture import on_stream
+from latentwire.receivers.capture import WARM, Record, on_stream
 from latentwire.receivers.kernels import DECODING
 from latentwire.types import Prefix
 
@@ -25,10 +24,6 @@ if TYPE_CHECKING:
 
 STEP = 16
 """Tails are padded to a multiple of so many tokens."""
-WARM = 2
-"""Ordinary passes before one is recorded: libraries make what they need at the first."""
-
-Record = Callable[[Callable[[], Tensor], Any], tuple[Any, Tensor]]
 
 
 @dataclass
@@ -108,9 +103,8 @@ class Room:
         """Put the prefix of ``batch`` rows into the room."""
         self.clear()
         M = prefix.mask_BM.shape[1]
-        for layer, given in zip(self.kv, prefix.kv, strict=True):
-            for held, x_BHMK in zip(layer, given, strict=True):
-                held[:batch, :, :M] = x_BHMK
+        room = [held[:batch, :, :M] for layer in self.kv for held in layer]
+        torch._foreach_copy_(room, [x_BHMK for layer in prefix.kv for x_BHMK in layer])
         self.there_BR[:batch, :M] = prefix.mask_BM
         if prefix.positions_BM is not None:
             self.at_BR[:batch, :M] = prefix.positions_BM
