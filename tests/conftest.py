@@ -138,3 +138,8 @@ def coded_wire(tiny_wire):
     wire.books.books.normal_()
     wire.books.use.fill_(1.0)
     return wire
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """Long tests first: one that begins last leaves the other workers nothing to do."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)

@@ -37,6 +37,7 @@ def test_it_finds_what_readme_quotes_and_knows_it_on_the_first_questions(script)
                 for key in [script.key_of(row)]} <= kept  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_wire_is_measured_again_and_a_figure_that_is_not_met_is_told(script, tiny_wire, tmp_path, monkeypatch):
     tiny_wire.save_pretrained(tmp_path / "wire")
     examples = draw(read_examples(shipped_valid()), 5, 0)

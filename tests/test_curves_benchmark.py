@@ -113,6 +113,7 @@ def test_runs_share_the_gpus_evenly_and_use_no_others(script, tmp_path, monkeypa
     assert most == {"5": 2, "7": 2}
 
 
+@pytest.mark.slow
 def test_a_smoke_run_measures_its_points(script, tiny_readers, tmp_path, monkeypatch, capsys):
     side = importlib.import_module("side_by_side")
 

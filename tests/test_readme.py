@@ -70,6 +70,7 @@ def run(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(argv) == 0, f"{line}\n{capsys.readouterr().err}"
 
 
+@pytest.mark.slow
 def test_every_readme_command_runs(newcomer, capsys):
     lines = [line for line in commands() if not line.startswith(("latentwire train", "latentwire data"))]
     assert len(lines) >= 7
@@ -78,6 +79,7 @@ def test_every_readme_command_runs(newcomer, capsys):
 
 
 # `data prepare` is not here: its inputs are gigabytes; tests/data runs it on small ones
+@pytest.mark.slow
 @pytest.mark.parametrize("line", [line for line in commands() if line.startswith("latentwire train")])
 def test_every_readme_training_runs(newcomer, capsys, line):
     run(line, capsys)

@@ -203,6 +203,7 @@ def test_what_the_model_cannot_do_is_said(tiny_wire, rows):
         model.loglikelihood([asked(EXAMPLES[0], "")])
 
 
+@pytest.mark.slow
 def test_the_command_says_what_eval_says(tiny_wire, rows, tmp_path, capsys, monkeypatch):
     tiny_wire.save_pretrained(tmp_path / "wire")
     monkeypatch.chdir(tmp_path)

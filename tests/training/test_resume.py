@@ -47,6 +47,7 @@ def kill_after_a_checkpoint(argv: list[str], out: Path) -> None:
     assert process.returncode == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(tiny_config, tmp_path):
     # with Muon for the matrices, AdamW has all the rest: both keep moments
     more = ("steps=14", "optimizer=muon")

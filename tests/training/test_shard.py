@@ -17,6 +17,8 @@ from latentwire.training.loop import Loop
 from latentwire.training.run import train
 from training.test_together import simple_tree
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 import os
 import shutil

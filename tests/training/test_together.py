@@ -73,6 +73,7 @@ def simple_tree(tree: dict, folder: Path) -> dict:
     return {**tree, **own, "corpus": corpus, "steps": 3, "draws": [{"ratio": 4}], "eval_every": 0, "save_every": 0}
 
 
+@pytest.mark.slow
 def test_processes_see_other_passages_and_make_the_step_of_one_with_twice_as_many(
     tiny_tree, tiny_config, tmp_path, monkeypatch
 ):
