@@ -27,6 +27,14 @@ from methods_table import fill, table
 from side_by_side import Job, command, left, measured, run_all
 
 RESULTS = ROOT / "benchmarks" / "results"
+BUDGET: dict[str, dict[str, Any]] = {
+    "--steps": {"type": int, "help": "of each run (1500 if no minutes are given)"},
+    "--minutes": {"type": float, "help": "of each run, whatever runs beside it"},
+    "--passages": {"type": int, "default": 64, "help": "of a step"},
+    "--windows": {"type": int, "help": "passages of text (as the shipped wire's config)"},
+    "--made": {"type": int, "help": "passages with made questions (likewise)"},
+}
+"""Options of the command that say how much each run gets."""
 
 
 def selected(todo: list[tuple[Path, dict[str, Any]]], only: list[str]) -> list[tuple[Path, dict[str, Any]]]:
@@ -64,11 +72,8 @@ def budget(given: argparse.Namespace) -> dict[str, Any]:
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = command(__doc__, "methods", 500)
-    parser.add_argument("--steps", type=int, help="of each run (1500 if no minutes are given)")
-    parser.add_argument("--minutes", type=float, help="of each run, whatever runs beside it")
-    parser.add_argument("--passages", type=int, default=64, help="of a step")
-    parser.add_argument("--windows", type=int, help="passages of text (as the shipped wire's config)")
-    parser.add_argument("--made", type=int, help="passages with made questions (likewise)")
+    for option, settings in BUDGET.items():
+        parser.add_argument(option, **settings)
     parser.add_argument("--only", nargs="*", default=[], metavar="ENCODER+INJECTION")
     parser.add_argument("--set", nargs="*", default=[], metavar="METHOD.KEY=VALUE", help="what a method must be told")
     given = parser.parse_args(argv)

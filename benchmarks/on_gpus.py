@@ -177,7 +177,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     gpus = processes.visible_gpus() or ["cpu"]
     (given.out / "results").mkdir(parents=True, exist_ok=True)
-    for name in ("curves.json", "methods.json"):  # their runs of the same budget are not repeated
+    for name in ("curves.json", "methods.json", "variants.json"):  # their runs of the same budget are not repeated
         if (RESULTS / name).is_file() and not (given.out / "results" / name).exists():
             shutil.copy(RESULTS / name, given.out / "results" / name)
     queue = Queue(todo, dict.fromkeys(gpus, 1.0), given.out)

@@ -97,9 +97,10 @@ def evaluated(given: argparse.Namespace) -> Iterator[Job]:
 
 
 def short_runs(given: argparse.Namespace) -> Iterator[Job]:
-    """Each run of curves.py and methods.py is a job of its own; the figures are gathered by each that ends."""
+    """Each run of curves.py, methods.py and variants.py is a job of its own; each that ends gathers the figures."""
     import curves
     import methods
+    import variants
 
     sizes = ("--windows", 120_000, "--made", 60_000, "--passages", 64, "--steps", given.steps, "--n", 1000)
     sentence = given.out / "encoders" / "sentence" / "checkpoint"
@@ -107,15 +108,17 @@ def short_runs(given: argparse.Namespace) -> Iterator[Job]:
     given_words = {
         "curves": ("--data-dir", given.data_dir, "--out", given.out / "curves", *sizes),
         "methods": ("--data-dir", given.data_dir, "--out", given.out / "methods", *sizes, "--set", *told),
+        "variants": ("--data-dir", given.data_dir, "--out", given.out / "variants", *sizes),
     }
-    by, one = {"curves": curves, "methods": methods}, {"curves": "--run", "methods": "--only"}
+    by = {"curves": curves, "methods": methods, "variants": variants}
+    one = {"curves": "--run", "methods": "--only", "variants": "--only"}
     lists = {
         kind: [job["name"] for _, job in by[kind].jobs(by[kind].arguments([str(word) for word in words]))]
         for kind, words in given_words.items()
     }
     # the runs that measure full text and no context come first; then in turns, so that both get on
     lists["curves"].sort(key=lambda name: name != "middle")
-    turns = [(kind, name) for pair in zip_longest(lists) for kind, name in pair]
+    turns = [(kind, name) for some in zip_longest(lists) for kind, name in some]
     for kind, name in turns:
         words = (*given_words[kind], one[kind], name, "--results", given.out / "results" / f"{kind}.json")
         after = ("sentence",) if any(word in name for word in ("sentence", "aligned")) else ()
