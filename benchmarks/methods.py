@@ -24,17 +24,9 @@ from typing import Any
 
 from methods_config import RATIO, READERS, ROOT, config, plan, smoke
 from methods_table import fill, table
-from side_by_side import Job, command, left, measured, run_all
+from side_by_side import BUDGET, Job, command, left, measured, run_all
 
 RESULTS = ROOT / "benchmarks" / "results"
-BUDGET: dict[str, dict[str, Any]] = {
-    "--steps": {"type": int, "help": "of each run (1500 if no minutes are given)"},
-    "--minutes": {"type": float, "help": "of each run, whatever runs beside it"},
-    "--passages": {"type": int, "default": 64, "help": "of a step"},
-    "--windows": {"type": int, "help": "passages of text (as the shipped wire's config)"},
-    "--made": {"type": int, "help": "passages with made questions (likewise)"},
-}
-"""Options of the command that say how much each run gets."""
 
 
 def selected(todo: list[tuple[Path, dict[str, Any]]], only: list[str]) -> list[tuple[Path, dict[str, Any]]]:

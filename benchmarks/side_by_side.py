@@ -21,6 +21,15 @@ Job = dict[str, Any]
 references (whether full text and no context are measured too), ratios and slots (of the evaluation), drawn (the seed
 that draws the questions, if not the run's)."""
 
+BUDGET: dict[str, dict[str, Any]] = {
+    "--steps": {"type": int, "help": "of each run (1500 if no minutes are given)"},
+    "--minutes": {"type": float, "help": "of each run, whatever runs beside it"},
+    "--passages": {"type": int, "default": 64, "help": "of a step"},
+    "--windows": {"type": int, "help": "passages of text (as the shipped wire's config)"},
+    "--made": {"type": int, "help": "passages with made questions (likewise)"},
+}
+"""Options of the command that say how much each run gets."""
+
 
 def work(folder: Path) -> None:
     """One run in this process: train, answer, and write ``result.json``."""

@@ -19,10 +19,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from methods import BUDGET, budget, selected
+from methods import budget, selected
 from methods_config import READERS, ROOT, config, method, smoke
 from methods_table import scores
-from side_by_side import Job, command, left, measured, run_all, with_retention
+from side_by_side import BUDGET, Job, command, left, measured, run_all, with_retention
 
 RESULTS = ROOT / "benchmarks" / "results" / "variants.json"
 PAGE = ROOT / "docs" / "methods.md"
