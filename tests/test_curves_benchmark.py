@@ -123,13 +123,13 @@ def test_a_smoke_run_measures_its_points(script, tiny_readers, tmp_path, monkeyp
         return SimpleNamespace(returncode=0)
 
     monkeypatch.setattr(side.subprocess, "run", here)
-    monkeypatch.setattr(script, "CURVES", {"text": (0.5, 1.0)})
+    monkeypatch.setattr(script, "CURVES", {"text": (1.0,)})
     monkeypatch.setattr(script, "CAUSES", {"from-qwen2": {"encoder": "qwen2"}})
     monkeypatch.setattr(script, "SEEDS", {"middle-seed-1": {"seed": 1}})
     readers = [f"{name}={tiny_readers[name]}" for name in ("llama", "qwen2")]
     assert script.main(["--smoke", "--out", str(tmp_path), "--n", "4", "--reader", *readers]) == 0
     found = json.loads((tmp_path / "curves.json").read_text())
-    assert sorted(run["name"] for run in found["runs"]) == ["from-qwen2", "middle", "middle-seed-1", "text-0.5"]
+    assert sorted(run["name"] for run in found["runs"]) == ["from-qwen2", "middle", "middle-seed-1"]
     assert {run["steps"] for run in found["runs"]} == {2} and found["n"] == [4] and not found["lines"]
     assert [row["condition"] for row in found["references"]] == ["text", "none"] * 2
     assert "| middle | 2 | " in capsys.readouterr().out

@@ -73,8 +73,7 @@ def test_a_folder_with_a_run_of_another_config_is_refused(tiny_config, tmp_path)
 
 
 def test_a_damaged_checkpoint_is_passed_over(tiny_config, tmp_path, caplog):
-    whole = load_file(train(tiny_config, out=tmp_path / "whole") / "model.safetensors")
-    train(tiny_config, out=tmp_path / "run")
+    whole = load_file(train(tiny_config, out=tmp_path / "run") / "model.safetensors")
     newest = sorted((tmp_path / "run" / "checkpoints").glob("step-*"))[-1]
     (newest / "wire.safetensors").write_bytes(b"\0" * 100)
     again = load_file(train(tiny_config, out=tmp_path / "run") / "model.safetensors")
