@@ -82,19 +82,18 @@ def measure(path: Path, n: int, wire_name: str, out: Path, of: dict[str, int], r
         )
     ids = config_hash({"ids": [e.id for e in examples]})[:6]
     found: dict[tuple, Row] = {}
-    groups: dict[tuple, list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row["receiver"], row["condition"]), []).append(row)
-    for (receiver, condition), mine in groups.items():
+    for alike in (True, False):
+        mine = [row for row in rows if (row["condition"] in ANY) == alike]
+        if not mine:
+            continue
         ratios = sorted({row["ratio"] for row in mine if row["ratio"]}) or [wire.ratios[0]]
         bits = sorted({row["bits"] for row in mine if row["bits"]}, reverse=True) or [16]
-        # text and nothing are the same in every file, and text is what takes longest: measured once
-        alike = condition in ANY
+        # text and nothing are the same in every file, and text is what takes longest: measured once. All others of a
+        # file together: texts are then encoded once for each ratio, and encoding is what takes longest of these
+        conditions = list(dict.fromkeys(row["condition"] for row in mine))
         mode, slots = (MODES[0], None) if alike else (whole["mode"], whole["slots"])
         place = out / f"{'text' if alike else path.stem}-{reader}-{ids}"
-        got = evaluate(
-            wire, examples, ratios, bits, [condition], [receiver], mode, slots, seed=whole["seed"], out=place
-        )
+        got = evaluate(wire, examples, ratios, bits, conditions, [reader], mode, slots, seed=whole["seed"], out=place)
         found |= {key_of(row): row for row in got["rows"]}
     return [found[key_of(row)] | {"all": row["f1"]} for row in rows if key_of(row) in found]
 
