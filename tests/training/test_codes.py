@@ -115,3 +115,23 @@ def test_a_stage_learns_the_maps_to_narrow_books_alone(trained, tiny_tree, tmp_p
     down = told["codes.down.weight"]
     assert down.shape[0] == 6 and not torch.allclose(down @ down.mT, torch.eye(6), atol=1e-5)
     assert told["codes.books"].abs().sum() > 0
+
+
+def test_books_that_stay_as_they_are_leave_runs_a_mean(trained, tiny_tree, tmp_path):
+    import yaml
+
+    from latentwire.training.average import average
+
+    (tmp_path / "wire.yaml").write_text(yaml.safe_dump(tiny_tree))
+    still = [f"start={trained}", "steps=2", "stages=[{learn: [encoder, links]}]", "draws=[{ratio: 4, codes: 2}]"]
+    runs = [train(tmp_path / "wire.yaml", [*still, f"seed={n}"], out=tmp_path / str(n)) for n in (0, 1)]
+    before, states = Wire.from_pretrained(trained).state_dict(), [Wire.from_pretrained(r).state_dict() for r in runs]
+    assert all(
+        torch.equal(before[f"codes.{name}"], state[f"codes.{name}"]) for state in states for name in ("books", "use")
+    )
+    mean = average(runs).state_dict()
+    assert torch.equal(mean["codes.books"], before["codes.books"])
+    moved = next(n for n in mean if n.startswith("encoder.") and not torch.equal(states[0][n], states[1][n]))
+    torch.testing.assert_close(mean[moved], (states[0][moved] + states[1][moved]) / 2)
+    with pytest.raises(UserError, match="have other codes"):
+        average([trained, train(tmp_path / "wire.yaml", [still[0], "steps=2", still[3]], out=tmp_path / "moved")])

@@ -94,9 +94,10 @@ class Stage:
 
     questions: share of its steps that are questions, the others being plain text. name: a stage with a name leaves its
     wire in ``stages/NAME/wire`` of the run. learn: what learns in it, as beginnings of parameter names (``encoder``,
-    ``links``, ``links.llama``, ``links.*.adapter``, ``links.*.lora``, ``objectives`` for what objectives train beside
-    the links; default: all that the run trains); the rest stands still and keeps its moments for when it goes on. rate:
-    factor on the learning rates. weights: factors on the weights of objectives, by name. draws: those of this stage
+    ``codes``, ``links``, ``links.llama``, ``links.*.adapter``, ``links.*.lora``, ``objectives`` for what objectives
+    train beside the links; default: all that the run trains); the rest stands still and keeps its moments for when it
+    goes on. rate: factor on the learning rates. weights: factors on the weights of objectives, by name. draws: those of
+    this stage
     (default: the run's). score: questions of the slice kept aside that are answered at its end, to
     ``stages/NAME/dev``; a stage that ends where the one before it does has no steps and only scores.
     """

@@ -15,6 +15,9 @@ from latentwire.training.config import Stage
 from latentwire.training.optim import matrices
 from latentwire.wire import Wire
 
+CODES = "codes"
+"""The word for learned codes: books, and the maps there and back."""
+
 
 class Learning:
     """names: of the links that take part. heads: what objectives train beside the links, by link and objective; here
@@ -38,6 +41,8 @@ class Learning:
             link, objective, rest = name.split(".", 2)
             self.named[f"objectives.{objective}.{link}.{rest}"] = p
         self.names = list(names)
+        # books learn without gradients, so they have to be told; where a link joins they stay as they are
+        self.books = wire.codes if wire.codes is not None and wire.codes.learns else None
         for stage in stages:
             self.chosen(stage)
 
@@ -66,7 +71,7 @@ class Learning:
         found: set[str] = set()
         for word in stage.learn:
             fits = {name for name in self.named if matches(word, name)}
-            if not fits:
+            if not fits and not (word == CODES and self.books is not None):
                 known = set(map(feature, self.named))
                 raise UserError(
                     f"a stage's learn names {word!r}, and nothing of that name learns in this run; there are: "
@@ -78,7 +83,7 @@ class Learning:
     def readers(self, stage: Stage) -> list[str]:
         """The receivers a step of it needs: those that pass a gradient to something that learns."""
         chosen = self.chosen(stage)
-        if not stage.learn or any(name.startswith(("encoder.", "codes.")) for name in chosen):
+        if not stage.learn or CODES in stage.learn or any(name.startswith("encoder.") for name in chosen):
             return self.names
         words = {name: (f"links.{name}", f"objectives.*.{name}") for name in self.names}
         return [name for name in self.names if any(matches(word, one) for word in words[name] for one in chosen)]
@@ -89,6 +94,8 @@ class Learning:
         for name, parameter in self.named.items():
             parameter.requires_grad_(name in chosen)
             parameter.grad = None
+        if self.books is not None:
+            self.books.learns = not stage.learn or CODES in stage.learn
 
 
 def feature(name: str) -> str:
