@@ -97,8 +97,7 @@ class Stage:
     ``codes``, ``links``, ``links.llama``, ``links.*.adapter``, ``links.*.lora``, ``objectives`` for what objectives
     train beside the links; default: all that the run trains); the rest stands still and keeps its moments for when it
     goes on. rate: factor on the learning rates. weights: factors on the weights of objectives, by name. draws: those of
-    this stage
-    (default: the run's). score: questions of the slice kept aside that are answered at its end, to
+    this stage (default: the run's). score: questions of the slice kept aside that are answered at its end, to
     ``stages/NAME/dev``; a stage that ends where the one before it does has no steps and only scores.
     """
 
