@@ -5,12 +5,14 @@ ratio and length of the context. From text, a question costs reading the context
 the link and answering behind latents. Encoding is paid once for all questions and receivers. Against a server that
 keeps the text's keys and values there is nothing to read again: then only the answer itself is cheaper behind fewer
 positions, and what a packet saves is room (``kept_bytes``). On a CPU attention's own operations are not counted.
+``--fill`` puts the table of ``benchmarks/results/break-even-cpu.json`` into docs/results.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +31,9 @@ from latentwire.receivers.decode import generate
 from latentwire.receivers.receiver import pad
 from latentwire.types import Latents, Prefix
 
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS, PAGE = ROOT / "benchmarks" / "results" / "break-even-cpu.json", ROOT / "docs" / "results.md"
+BLOCK = re.compile(r"(<!-- even:begin -->\n).*?(<!-- even:end -->)", re.DOTALL)
 LENGTHS = (64, 128, 256, 512, 896)
 QUESTION, ANSWER = 24, 8
 """Tokens of a question with its anchor, and of an answer."""
@@ -105,6 +110,32 @@ def row(case: Case, length: int, rounds: int) -> dict[str, Any]:
     return found | {"kept_bytes": {key: round(case.bytes_of(prefix)) for key, prefix in behind.items()}}
 
 
+def table(found: dict[str, Any]) -> str:
+    """Markdown: for each receiver and length of the context, questions at each ratio, and room that is saved."""
+    rows = {(row["receiver"], row["tokens"], row["ratio"]): row for row in found["rows"]}
+    ratios = sorted({ratio for _, _, ratio in rows})
+    head = ["receiver", "tokens", *(f"{ratio}×" for ratio in ratios), *(f"{ratio}×, room" for ratio in ratios)]
+    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
+    for name, tokens in dict.fromkeys((name, tokens) for name, tokens, _ in rows):
+        own = [rows[name, tokens, ratio] for ratio in ratios]
+        cells = [f"{told(row['even_after_flops'])} / {told(row['even_after_seconds'])}" for row in own]
+        room = [f"{row['kept_bytes']['text'] / row['kept_bytes']['latents']:.1f}" for row in own]
+        lines.append([f"`{name}`", str(tokens), *cells, *room])
+    body = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    where = f"{found['device']}, {found['threads']} threads, torch {found['versions']['torch']}"
+    return f"{body}\n{found['rows'][0]['batch']} texts at a time; {where}; encoder `{found['wire']}`.\n"
+
+
+def told(questions: float | None) -> str:
+    """How many questions it takes; "never" where a question costs as much behind latents as behind text."""
+    return "never" if questions is None else f"{questions:.1f}"
+
+
+def fill(page: str) -> str:
+    """The page with its table made anew."""
+    return BLOCK.sub(lambda match: match[1] + table(json.loads(RESULTS.read_text(encoding="utf-8"))) + match[2], page)
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split(":")[0] + ".")
@@ -113,7 +144,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="texts side by side")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, help="file for the figures (JSON)")
+    parser.add_argument("--fill", action="store_true", help="only put the table into docs/results.md")
     given = parser.parse_args()
+    if given.fill:
+        PAGE.write_text(fill(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+        return
     device = "cuda" if torch.cuda.is_available() else "cpu"
     wire = Wire.from_pretrained(given.wire, device=device)
     text = " ".join(dict.fromkeys(example.context for example in read_examples(shipped_valid())))

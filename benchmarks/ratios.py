@@ -36,6 +36,8 @@ LINES: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("nq/valid: another article's", ("nq-valid.json",), "wrong"),
 )
 """What a line is called, the files that may hold it, and its condition."""
+VECTORS = ("same-bytes", "pca", "mean-pooled")
+"""Conditions that are asked of fewer questions."""
 PEERS = {"kvpress KVgrad": "kvpress KVgrad", "kvpress KVzip+": "kvpress KVzip+", "llmlingua": "LLMLingua"}
 
 
@@ -62,7 +64,8 @@ def measured(receiver: str) -> Iterator[tuple[str, list[str]]]:
                 at_most = row["bits"] in (None, 16)
                 if row["receiver"] == receiver and row["condition"] == condition and at_most and not row["na"]:
                     rows.setdefault(row["ratio"], row)
-        yield title, [cell(rows.get(ratio)) for ratio in RATIOS]
+        few = f" ({max(row['n'] for row in rows.values()):,} questions)" if rows and condition in VECTORS else ""
+        yield title + few, [cell(rows.get(ratio)) for ratio in RATIOS]
 
 
 def short_runs(receiver: str) -> Iterator[tuple[str, list[str]]]:
