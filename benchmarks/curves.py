@@ -51,6 +51,8 @@ SEEDS: dict[str, Setting] = {
     for seed in (1, 2)
 }
 """The same runs from other seeds, asked the same questions."""
+THIRD: dict[str, Setting] = {f"gpt2-ratio-{ratio}": {"ratio": ratio, "links": "gpt2"} for ratio in CURVES["ratio"]}
+"""The third reader at every ratio, alone with an encoder whose lexicon is of its tokens."""
 
 
 def points(only: list[str]) -> dict[str, Setting]:
@@ -64,6 +66,8 @@ def points(only: list[str]) -> dict[str, Setting]:
         found |= {"middle": MIDDLE} | {name: MIDDLE | setting for name, setting in CAUSES.items()}
     if not only or "seeds" in only:
         found |= {name: MIDDLE | setting for name, setting in SEEDS.items()}
+    if not only or "third" in only:
+        found |= {name: MIDDLE | setting for name, setting in THIRD.items()}
     return found
 
 
@@ -73,11 +77,13 @@ def config(setting: Setting, given: argparse.Namespace) -> dict[str, Any]:
 
     tree = read_yaml(ROOT / "configs" / "sandbox" / "wire.yaml")
     encoder, links, text = tree["wire"]["encoder"], tree["wire"]["links"], float(setting["text"])
-    first = str(setting["encoder"])
-    second = next(name for name in links if name != first)
+    first, alone = str(setting["encoder"]), str(setting["links"])
+    second = alone if alone not in ("both", *links) else next(name for name in links if name != first)
+    if second not in links:
+        links = {second: links[first]}
     d_z, slots, ratio = (int(setting[key]) for key in ("d_z", "slots", "ratio"))
     encoder |= {"d_z": d_z, "ratios": [ratio], "init": given.readers[first], "lexicons": [given.readers[second]]}
-    tree["wire"]["links"] = {name: link for name, link in links.items() if setting["links"] in ("both", name)}
+    tree["wire"]["links"] = {name: link for name, link in links.items() if alone in ("both", name)}
     for name, link in tree["wire"]["links"].items():
         link["receiver"] = given.readers[name]
         link["adapter"]["slots"] = [slots]
@@ -107,7 +113,12 @@ def jobs(given: argparse.Namespace) -> list[tuple[Path, Job]]:
     todo: list[tuple[Path, Job]] = []
     for name, setting in points([]).items():
         job: Job = {"name": name, "facts": {"name": name, "setting": setting}, "config": config(setting, given)}
-        job |= {"n": given.n, "data_dir": given.data_dir, "references": name == "middle", "drawn": given.seed}
+        job |= {
+            "n": given.n,
+            "data_dir": given.data_dir,
+            "references": name in ("middle", "gpt2-ratio-8"),
+            "drawn": given.seed,
+        }
         todo.append((given.out / f"{name}-{config_hash({**job, 'data_dir': None})}", job))
     # the longest first: the others fit beside it
     return sorted(todo, key=lambda item: -item[1]["facts"]["setting"]["training"])
@@ -135,10 +146,12 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--run", nargs="*", default=[], metavar="NAME", help="single runs, as they are named in the file"
     )
-    parser.add_argument("--only", nargs="*", default=[], choices=[*CURVES, "causes", "seeds"], help="of the curves")
+    parser.add_argument(
+        "--only", nargs="*", default=[], choices=[*CURVES, "causes", "seeds", "third"], help="of the curves"
+    )
     given = parser.parse_args(argv)
     given.corpus, given.out = {}, given.out.resolve()
-    given.readers = READERS | dict(item.split("=", 1) for item in given.reader)
+    given.readers = READERS | {"gpt2": "sandbox:gpt2"} | dict(item.split("=", 1) for item in given.reader)
     given.results = given.results or (given.out / "curves.json" if given.smoke else RESULTS)
     if given.steps < 1 or given.passages < 1:
         parser.error("--steps and --passages are numbers from 1")

@@ -37,6 +37,7 @@ def jobs(given: argparse.Namespace) -> Iterator[Job]:
     yield from evaluated(given)
     yield from short_runs(given)
     yield from trained(given)
+    yield from sharded(given)
     yield from measured(given)
 
 
@@ -122,7 +123,7 @@ def short_runs(given: argparse.Namespace) -> Iterator[Job]:
     for kind, name in turns:
         words = (*given_words[kind], one[kind], name, "--results", given.out / "results" / f"{kind}.json")
         after = ("sentence",) if any(word in name for word in ("sentence", "aligned")) else ()
-        yield Job(f"{kind}-{name}", [script(kind, *words)], 260, share=SHARE, after=after)
+        yield Job(f"{kind}-{name}", [script(kind, *words)], 200, share=SHARE, after=after)
 
 
 def zip_longest(lists: dict[str, list[str]]) -> Iterator[list[tuple[str, str]]]:
@@ -149,6 +150,7 @@ def coded(given: argparse.Namespace) -> Iterator[Job]:
     for name, more, seconds in (("codes", [], 820), ("codes-alone", alone, 1270)):
         out = given.out / name
         yield Job(name, [train(given, "wire-codes", out, "start=sandbox", *corpus, *more), *shipped(out)], seconds)
+    yield from asked_for_tokens(given, corpus)
     join = ["wire.links.gpt2.start=sandbox", "corpus.made=30000", *corpus]
     yield Job("codes-join-data", [train(given, "join", given.out / "join-data", *join, "--prepare")], 200, share=0.0)
     out, rounded = given.out / "codes-join", given.out / "codes-rounded"
@@ -166,6 +168,32 @@ def coded(given: argparse.Namespace) -> Iterator[Job]:
         if part == "1":
             all_rows.append(script("fidelity", where / "sandbox-full", "--out", into / "fidelity.json"))
         yield Job(where.name, all_rows, 200 if part == "1" else 360, after=("codes",))
+
+
+def asked_for_tokens(given: argparse.Namespace, corpus: list[str]) -> Iterator[Job]:
+    """Codes alone whose latents are asked for their tokens as well: at 4x on two GPUs, and at 8x as codes were before."""
+    eight = ["draws=[{ratio: 8, slots: 4, codes: 14, share: 3}, {ratio: 8, slots: 4, codes: 12}]"]
+    for name, gpus, more in (("spans-4x", 2, ["minutes=17"]), ("spans-8x", 1, [*eight, "minutes=17"])):
+        out = given.out / name
+        # the cache is of the first that makes it: both are cut alike
+        told = train(given, "wire-codes-spans", out, "start=sandbox", *corpus, *more)
+        if gpus > 1:
+            told = [told[0], "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(gpus), *told[1:]]
+        yield Job(name, [told, *shipped(out)], 1250, gpus=gpus)
+    yield measured_codes(given, "spans-4x", "4-half", ["4", "--slots", "half", "--codes", "7,6"])
+    yield measured_codes(given, "spans-8x", "8-half", ["8", "--slots", "half", "--codes", "14,12"])
+
+
+def sharded(given: argparse.Namespace) -> Iterator[Job]:
+    """A few steps on two GPUs with the encoder whole on each, and split over both."""
+    few = ["corpus.windows=4000", "corpus.contexts=2000", "corpus.made=0", "corpus.prompts=0", "corpus.crops=0"]
+    few += ["steps=60", "minutes=0", "log_every=1", "eval_every=0", "save_every=0", "graphs=false", "compile=never"]
+    for name, more in (("whole", []), ("split", ["shard=true"])):
+        out = given.out / f"shard-{name}"
+        told = train(given, "wire", out, *few, *more)
+        both = [told[0], "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *told[1:]]
+        kept = ["cp", str(out / "metrics.jsonl"), str(given.out / "results" / f"shard-{name}.jsonl")]
+        yield Job(f"shard-{name}", [both, kept], 80, gpus=2, share=0.25, after=("spans-4x",))
 
 
 def train(given: argparse.Namespace, config: str, out: Path, *words: str) -> list[str]:

@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS, PAGE = ROOT / "benchmarks" / "results", ROOT / "docs" / "results.md"
 BLOCK = re.compile(r"(<!-- ratios:begin -->\n).*?(<!-- ratios:end -->)", re.DOTALL)
 RATIOS = (2, 4, 8, 16, 32)
+PAIR = ("llama", "qwen2")
+"""Readers that the short runs of curves.json train together; another one is trained alone."""
 Row = dict[str, Any]
 
 SHIPPED = ("sandbox-full.json", "sandbox-join.json", "sandbox-vectors.json")
@@ -73,6 +75,8 @@ def short_runs(receiver: str) -> Iterator[tuple[str, list[str]]]:
     curves = loaded("curves.json")
     if curves:
         middle = next((run["setting"] for run in curves["runs"] if run["name"] == "middle"), {})
+        if receiver not in PAIR:
+            middle = {**middle, "links": receiver}
         along = {
             run["setting"]["ratio"]: row
             for run in curves["runs"] for row in run["rows"]

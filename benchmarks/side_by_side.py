@@ -92,7 +92,9 @@ def with_retention(runs: list[dict[str, Any]], earlier: list[dict[str, Any]]) ->
     earlier: such rows, if none of the runs has any."""
     from latentwire.evaluation.metrics import retention
 
-    references = [row for run in runs for row in run["rows"] if row["condition"] != "latents"] or earlier
+    references = [row for run in runs for row in run["rows"] if row["condition"] != "latents"]
+    fresh = {(row["receiver"], row["condition"]) for row in references}
+    references = [row for row in earlier if (row["receiver"], row["condition"]) not in fresh] + references
     score = {(row["receiver"], row["condition"]): row["f1"] for row in references}
     for run in runs:
         run["rows"] = [row for row in run["rows"] if row["condition"] == "latents"]

@@ -110,7 +110,7 @@ def test_with_more_slots_than_tokens_those_that_stand_for_none_are_left_alone(re
 def test_a_gist_head_learns_to_rebuild_the_first_tokens_and_sees_its_own_text_alone(receiver):
     torch.manual_seed(0)
     objective, given = GistHeadConfig(tokens=8, width=32).build(), sent(receiver, 2)
-    head = objective.fit(torch.nn.Identity(), receiver.geometry.width, receiver)
+    head = objective.fit(torch.nn.Identity(), receiver.geometry.width, receiver, None)
     optimizer = torch.optim.Adam(head.parameters(), 2e-2)
     losses = []
     for _ in range(300):
@@ -173,7 +173,7 @@ def test_a_learned_scale_is_held_near_1(receiver):
         link_of(receiver, MLPAdapterConfig(layers=1, head_dim=8), SoftTokensConfig(multiple=1.0)),
     ):
         given, objective = sent(receiver, link=link), ScaleConfig().build()
-        objective.fit(link, receiver.geometry.width, receiver)
+        objective.fit(link, receiver.geometry.width, receiver, None)
         assert float(objective.passage(given, None)[0].detach()) == 0
         (gain,) = gains(link)
         with torch.no_grad():
@@ -186,14 +186,16 @@ def test_a_learned_scale_is_held_near_1(receiver):
 def test_a_link_without_a_gain_has_no_scale_to_hold(receiver):
     link = link_of(receiver, MLPAdapterConfig(layers=1, head_dim=8), KVPrefixConfig(multiple=1.0))
     with pytest.raises(UserError, match=f"the link of '{receiver.name}' has none"):
-        ScaleConfig().build().fit(link, receiver.geometry.width, receiver)
+        ScaleConfig().build().fit(link, receiver.geometry.width, receiver, None)
 
 
 @pytest.mark.parametrize("config", [EmbeddingReconstructionConfig, EmbeddingAlignmentConfig, ManifoldConfig])
 def test_slots_of_another_width_cannot_be_compared_with_embeddings(receiver, config):
     with pytest.raises(UserError, match=r"16 wide \(injection.width\)"):
-        config().build().fit(torch.nn.Identity(), 16, receiver)
-    assert GistHeadConfig().build().fit(torch.nn.Identity(), 16, receiver) is not None  # it has a map between them
+        config().build().fit(torch.nn.Identity(), 16, receiver, None)
+    assert (
+        GistHeadConfig().build().fit(torch.nn.Identity(), 16, receiver, None) is not None
+    )  # it has a map between them
 
 
 def test_a_step_refuses_an_objective_that_does_not_go_with_a_link(tiny_wire):

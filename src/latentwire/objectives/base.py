@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from latentwire.config import Choice
+from latentwire.encoders import Encoder
 from latentwire.objectives.schedule import Schedule
 from latentwire.receivers import Receiver
 from latentwire.types import Latents
@@ -180,7 +181,11 @@ class Objective:
     def __init__(self, config: Any) -> None:
         self.config = config
 
-    def fit(self, link: nn.Module, width: int, receiver: Receiver) -> nn.Module | None:
+    def concerns(self, receiver: Receiver, encoder: Encoder) -> bool:
+        """Whether it takes part for this receiver, beside what encodes."""
+        return True
+
+    def fit(self, link: nn.Module, width: int, receiver: Receiver, encoder: Encoder) -> nn.Module | None:
         """Look at a link, whose slots are ``width`` wide, before training. UserError: they do not go together.
 
         What is returned is trained with the link and kept in checkpoints, but is no part of the wire.

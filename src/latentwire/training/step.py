@@ -51,6 +51,14 @@ class Step(nn.Module):
             raise UserError(f"lean names {unknown[0]!r}; the links that learn are: {', '.join(train)}")
         self.lean = {name: (lean or {}).get(name, 1.0) for name in train}
         self.wire, self.objectives, self.width, self.least, self.train_links = wire, objectives, width, least, train
+        self.concerned = {
+            name: [key for key, o in objectives.items() if o.concerns(wire.get_receiver(name), wire.encoder)]
+            for name in train
+        }
+        if nobody := set(objectives).difference(*self.concerned.values()):
+            raise UserError(
+                f"objective {min(nobody)!r} is for receivers that cut text as the encoder does; none here does"
+            )
         heads = {name: nn.ModuleDict(self.fitted(name)) for name in train}
         heads = {name: own.to(wire.frozen[name].device) for name, own in heads.items() if len(own)}
         self.heads = nn.ModuleDict(heads)
@@ -65,7 +73,8 @@ class Step(nn.Module):
         """What objectives train beside link ``name``, each that brings something of its own."""
         link, receiver = self.wire.links[name], self.wire.get_receiver(name)
         width = link.config.injection.slot_width(receiver.geometry)  # ty: ignore[not-callable]
-        found = {key: objective.fit(link, width, receiver) for key, objective in self.objectives.items()}
+        encoder, concerned = self.wire.encoder, self.concerned[name]
+        found = {key: self.objectives[key].fit(link, width, receiver, encoder) for key in concerned}
         return {key: own for key, own in found.items() if own is not None}
 
     def own(self) -> nn.ModuleDict:
@@ -176,7 +185,7 @@ class Step(nn.Module):
         read, progress = work.of(name, at), work.progress.to(at)
         weights = dict(zip(work.active, work.weight_N.to(at).unbind(), strict=True))
         judges, few = self.judges(work), self.few(work)
-        sending = [key for key in work.active if self.objectives[key].role == "passage"]
+        sending = [key for key in work.active if self.objectives[key].role == "passage" and key in self.concerned[name]]
         ids_BRT = fed_BRT = read["rows"]
         seen: list[tuple[Tensor, Tensor]] | None = [] if sending else None
         latents, *behind = packets
