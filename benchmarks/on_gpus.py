@@ -147,10 +147,15 @@ class Queue:
 
 
 def chosen(todo: list[Job], only: list[str]) -> list[Job]:
-    """Jobs whose names begin as one of ``only``, in its order; all, if it is empty."""
+    """Jobs named in ``only`` (or, where none has that name, whose names begin so), in its order; all, if it is empty."""
     if not only:
         return todo
-    first = {job.name: next((n for n, name in enumerate(only) if job.name.startswith(name)), None) for job in todo}
+    names = {job.name for job in todo}
+
+    def meant(word: str, name: str) -> bool:
+        return name == word if word in names else name.startswith(word)
+
+    first = {job.name: next((n for n, word in enumerate(only) if meant(word, job.name)), None) for job in todo}
     return sorted((job for job in todo if first[job.name] is not None), key=lambda job: first[job.name] or 0)
 
 
@@ -161,7 +166,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/gpus"))
     parser.add_argument("--wire", default="sandbox", help="the wire that is measured")
     parser.add_argument(
-        "--only", nargs="*", default=[], metavar="NAME", help="jobs, by the beginning of their names, in this order"
+        "--only",
+        nargs="*",
+        default=[],
+        metavar="NAME",
+        help="jobs, by name or by the beginning of their names, in this order",
     )
     parser.add_argument("--minutes", type=float, help="begin nothing that would last longer")
     parser.add_argument("--steps", type=int, default=600, help="of each short run of curves and methods")

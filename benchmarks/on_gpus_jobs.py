@@ -171,7 +171,7 @@ def coded(given: argparse.Namespace) -> Iterator[Job]:
 
 
 def asked_for_tokens(given: argparse.Namespace, corpus: list[str]) -> Iterator[Job]:
-    """Codes alone whose latents are asked for their tokens as well: at 4x on two GPUs, and at 8x as codes were before."""
+    """Codes alone whose latents are asked for their tokens as well: at 4x on two GPUs, and at 8x like codes-alone."""
     eight = ["draws=[{ratio: 8, slots: 4, codes: 14, share: 3}, {ratio: 8, slots: 4, codes: 12}]"]
     for name, gpus, more in (("spans-4x", 2, ["minutes=17"]), ("spans-8x", 1, [*eight, "minutes=17"])):
         out = given.out / name
