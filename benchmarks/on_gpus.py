@@ -147,7 +147,7 @@ class Queue:
 
 
 def chosen(todo: list[Job], only: list[str]) -> list[Job]:
-    """Jobs named in ``only`` (or, where none has that name, whose names begin so), in its order; all, if it is empty."""
+    """Jobs named in ``only`` (where none has that name: whose names begin so), in its order; all, if it is empty."""
     if not only:
         return todo
     names = {job.name for job in todo}

@@ -171,17 +171,17 @@ def coded(given: argparse.Namespace) -> Iterator[Job]:
 
 
 def asked_for_tokens(given: argparse.Namespace, corpus: list[str]) -> Iterator[Job]:
-    """Codes alone whose latents are asked for their tokens as well: at 4x on two GPUs, and at 8x like codes-alone."""
-    eight = ["draws=[{ratio: 8, slots: 4, codes: 14, share: 3}, {ratio: 8, slots: 4, codes: 12}]"]
-    for name, gpus, more in (("spans-4x", 2, ["minutes=17"]), ("spans-8x", 1, [*eight, "minutes=17"])):
-        out = given.out / name
-        # the cache is of the first that makes it: both are cut alike
-        told = train(given, "wire-codes-spans", out, "start=sandbox", *corpus, *more)
-        if gpus > 1:
-            told = [told[0], "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(gpus), *told[1:]]
-        yield Job(name, [told, *shipped(out)], 1250, gpus=gpus)
-    yield measured_codes(given, "spans-4x", "4-half", ["4", "--slots", "half", "--codes", "7,6"])
-    yield measured_codes(given, "spans-8x", "8-half", ["8", "--slots", "half", "--codes", "14,12"])
+    """Codes alone whose latents are asked for their tokens as well: at 4x, there also with a stronger pull towards the
+    books, and at 8x like codes-alone."""
+    eight = "draws=[{ratio: 8, slots: 4, codes: 14, share: 3}, {ratio: 8, slots: 4, codes: 12}]"
+    pull = 'grow=["codes={stages: 16, width: 64, commit: 3.0}"]'
+    for name, more, asked in (
+        ("spans-4x", [], ["4", "7,6"]), ("spans-8x", [eight], ["8", "14,12"]), ("spans-4x-pull", [pull], ["4", "7,6"])
+    ):  # fmt: skip
+        out, (ratio, codes) = given.out / name, asked
+        told = train(given, "wire-codes-spans", out, "start=sandbox", *corpus, *more, "minutes=17")
+        yield Job(name, [told, *shipped(out)], 1250)
+        yield measured_codes(given, name, f"{ratio}-half", [ratio, "--slots", "half", "--codes", codes])
 
 
 def sharded(given: argparse.Namespace) -> Iterator[Job]:

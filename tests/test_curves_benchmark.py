@@ -27,7 +27,7 @@ def test_every_run_differs_from_the_middle_in_one_setting(script, tmp_path):
     assert settings["middle"] == script.MIDDLE
     assert settings["ratio-4-seed-2"] == settings["ratio-4"] | {"seed": 2}
     for name, setting in settings.items():
-        if name in script.SEEDS:
+        if name in script.SEEDS or name in script.THIRD:
             continue
         different = [key for key in setting if setting[key] != script.MIDDLE[key]]
         wanted = list(script.CAUSES[name]) if name in script.CAUSES else [name.split("-")[0]]
@@ -42,6 +42,9 @@ def test_every_run_differs_from_the_middle_in_one_setting(script, tmp_path):
     other = configs["qwen2-alone-from-qwen2"]["wire"]
     assert list(other["links"]) == ["qwen2"] and other["encoder"]["init"] == "sandbox:qwen2"
     assert other["encoder"]["lexicons"] == ["sandbox:llama"]
+    third = configs["gpt2-ratio-2"]["wire"]
+    assert [link["receiver"] for link in third["links"].values()] == ["sandbox:gpt2"] == third["encoder"]["lexicons"]
+    assert third["encoder"]["init"] == "sandbox:llama" and third["encoder"]["ratios"] == [2]
     assert all(link["adapter"]["slots"] == [4] for link in configs["slots-4"]["wire"]["links"].values())
 
 
@@ -126,6 +129,7 @@ def test_a_smoke_run_measures_its_points(script, tiny_readers, tmp_path, monkeyp
     monkeypatch.setattr(script, "CURVES", {"text": (1.0,)})
     monkeypatch.setattr(script, "CAUSES", {"from-qwen2": {"encoder": "qwen2"}})
     monkeypatch.setattr(script, "SEEDS", {"middle-seed-1": {"seed": 1}})
+    monkeypatch.setattr(script, "THIRD", {})
     readers = [f"{name}={tiny_readers[name]}" for name in ("llama", "qwen2")]
     assert script.main(["--smoke", "--out", str(tmp_path), "--n", "4", "--reader", *readers]) == 0
     found = json.loads((tmp_path / "curves.json").read_text())

@@ -11,6 +11,7 @@ import torch
 from contracts.test_objectives import ROW
 from latentwire.adapters.linear import LinearAdapterConfig
 from latentwire.adapters.mlp import MLPAdapterConfig
+from latentwire.encoders.lm import LMEncoderConfig
 from latentwire.errors import UserError
 from latentwire.injections.kv_prefix import KVPrefixConfig
 from latentwire.injections.soft_tokens import SoftTokensConfig
@@ -23,6 +24,7 @@ from latentwire.objectives.gist_head import GistHeadConfig
 from latentwire.objectives.manifold import ManifoldConfig
 from latentwire.objectives.rms import RMSConfig
 from latentwire.objectives.scale import ScaleConfig, gains
+from latentwire.objectives.span_tokens import SpanTokensConfig
 from latentwire.receivers.load import load_receiver
 from latentwire.training.step import Step
 from latentwire.types import Latents
@@ -131,6 +133,45 @@ def test_a_gist_head_learns_to_rebuild_the_first_tokens_and_sees_its_own_text_al
     assert now(other) == pytest.approx(now(given))
     swapped = replace(given, slots_BSE=given.slots_BSE.flip(0), mask_BS=given.mask_BS.flip(0))
     assert now(swapped) > 5 * now(given)
+
+
+def test_a_head_learns_which_tokens_a_latent_stands_for_and_padding_makes_no_difference(receiver):
+    torch.manual_seed(0)
+    objective = SpanTokensConfig(width=64, share=1).build()
+    given = sent(receiver, 3)
+    encoder = LMEncoderConfig(d_z=8, ratios=(3,), init=str(receiver.model.name_or_path)).build()
+    assert objective.concerns(receiver, encoder)
+    head = objective.fit(torch.nn.Identity(), receiver.geometry.width, receiver, encoder)
+    optimizer = torch.optim.Adam(head.parameters(), 2e-2)
+    for _ in range(200):
+        loss, figures = objective.passage(given, head)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert float(loss.detach()) < 0.3 and figures["right"] == 1
+
+    def now(given: Sent) -> tuple[float, float]:
+        with torch.no_grad():
+            loss, figures = objective.passage(given, head)
+        return float(loss), float(figures["right"])
+
+    padded = torch.where(given.token_mask_BT, given.ids_BT, 7)
+    assert now(replace(given, ids_BT=padded)) == pytest.approx(now(given))
+    # the second text alone is not asked for where half of the passages are
+    swapped = replace(given, latents=given.latents.take(torch.tensor([1, 0])))
+    assert now(swapped)[1] < 0.5
+    objective = SpanTokensConfig(width=64, share=0.5).build()
+    assert now(given)[1] == 1
+    other = replace(given, ids_BT=torch.stack([given.ids_BT[0], given.ids_BT[0]]))
+    assert now(other) == pytest.approx(now(given))
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"), [({"width": 0}, "width"), ({"share": 0}, "share"), ({"share": 2}, "share")]
+)
+def test_a_head_of_tokens_refuses_what_it_cannot_be(setting, says):
+    with pytest.raises(UserError, match=f"span-tokens.{says}"):
+        SpanTokensConfig(**setting).build()
 
 
 def test_slots_in_any_order_lie_where_the_embeddings_do_and_a_shift_or_a_stretch_does_not(receiver):

@@ -59,7 +59,7 @@ class SpanTokens(Objective):
         # vectors in full precision, but logits of so many tokens as the rest of a step has them
         with torch.autocast(z_BMD.device.type, torch.bfloat16, enabled=z_BMD.is_cuda):
             h_BTE = own(z_BMD, sent.latents.ratio_B[:few], ids_BT.shape[1])
-            logits_BTV = sent.receiver.logits(h_BTE)
+            logits_BTV = sent.receiver.logits(h_BTE.to(sent.receiver.dtype))
         ce_BT = F.cross_entropy(logits_BTV.flatten(0, 1), ids_BT.flatten(), reduction="none").view_as(mask_BT)
         right_BT = (logits_BTV.detach().argmax(-1) == ids_BT).float()
         return mean_where(ce_BT, mask_BT), {"right": mean_where(right_BT, mask_BT)}
