@@ -128,15 +128,15 @@ def tiny_wire(tiny_readers):
 @pytest.fixture(scope="session")
 def coded_wire(tiny_wire):
     """An untrained wire to ``llama`` with three books of 16 vectors that were drawn. Not to be changed by a test."""
-    from latentwire.codecs import ResidualConfig
+    from latentwire.codecs.residual import ResidualConfig
     from latentwire.wire import Wire, WireConfig
 
     old = tiny_wire.settings
     links = {"llama": old.links["llama"]}
     torch.manual_seed(0)
     wire = Wire.create(WireConfig(old.encoder, links, ResidualConfig(stages=3, size=16)), [WORDS, WORDS[:100]]).eval()
-    wire.books.books.normal_()
-    wire.books.use.fill_(1.0)
+    wire.books.get_buffer("books").normal_()
+    wire.books.get_buffer("use").fill_(1.0)
     return wire
 
 

@@ -49,7 +49,8 @@ class Choice:
             # given to the heads of families, not to this class
             cls._choice_registry = {}
             for name in ("get_choice_class", "get_known_choices", "get_choice_name", "default_choice_name"):
-                setattr(cls, name, classmethod(getattr(_Registry, name)))
+                if name not in cls.__dict__:
+                    setattr(cls, name, classmethod(getattr(_Registry, name)))
 
     @classmethod
     def register_subclass(cls, name: str) -> Callable[[type[T]], type[T]]:

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from latentwire import __version__
-from latentwire.codecs import ResidualConfig
+from latentwire.codecs import CodesConfig
 from latentwire.config import decode, encode
 from latentwire.earlier import CONFIG, WEIGHTS
 from latentwire.encoders import EncoderConfig
@@ -41,7 +41,7 @@ class WireConfig:
 
     encoder: EncoderConfig = field(default_factory=LMEncoderConfig)
     links: dict[str, LinkConfig] = field(default_factory=dict)
-    codes: ResidualConfig | None = None
+    codes: CodesConfig | None = None
 
 
 @dataclass

@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
 from torch import Tensor, nn
 
 from latentwire.card import forget_card, scores, wire_card
-from latentwire.codecs import Codec, ResidualCodes, by_bits
+from latentwire.codecs import Codec, Codes, by_bits
 from latentwire.earlier import CONFIG, take_up
 from latentwire.encoders.lm import LMEncoderConfig
 from latentwire.errors import UserError
@@ -42,7 +42,7 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire"):
         self.links = nn.ModuleDict()
         for name, receiver in receivers.items():
             self.links[name] = Link(settings.links[name], settings.encoder.d_z, receiver)
-        self.codes = None if settings.codes is None else ResidualCodes(settings.codes, settings.encoder.d_z)
+        self.codes = None if settings.codes is None else settings.codes.build(settings.encoder.d_z)
         self._fingerprint: bytes | None = None
         self._readers: dict[str, str] = {}
 
@@ -74,7 +74,7 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire"):
         return self._fingerprint
 
     @property
-    def books(self) -> ResidualCodes:
+    def books(self) -> Codes:
         """The wire's learned codes. UserError: it has none."""
         if self.codes is None:
             raise UserError("this wire has no codes: it was not trained with wire.codes, and draws that name some")

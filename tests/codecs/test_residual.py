@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from latentwire.codecs import Coded, ResidualCodes, ResidualConfig, by_number
+from latentwire.codecs import Coded, by_number
 from latentwire.codecs.base import by_bits
+from latentwire.codecs.residual import ResidualCodes, ResidualConfig
 from latentwire.errors import UserError
 
 

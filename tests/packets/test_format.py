@@ -15,7 +15,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentwire.codecs import ResidualCodes, ResidualConfig, by_bits
+from latentwire.codecs import by_bits
+from latentwire.codecs.residual import ResidualCodes, ResidualConfig
 from latentwire.errors import UserError
 from latentwire.packets import Packet
 

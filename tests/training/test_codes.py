@@ -15,6 +15,7 @@ from latentwire.saved import settings_of
 from latentwire.serving.errors import ApiError
 from latentwire.serving.schema import LatentData
 from latentwire.serving.service import Service
+from latentwire.training.average import average
 from latentwire.training.run import train
 from latentwire.types import Example
 from latentwire.wire import Wire
@@ -63,7 +64,7 @@ def test_a_packet_of_codes_is_read_as_what_its_vectors_add_up_to(wire):
 def test_other_books_are_refused(trained, wire):
     packet = wire.encode(TEXTS, ratio=4, codes=1)[0]
     other = Wire.from_pretrained(trained)
-    other.books.books[0] += 1
+    other.books.get_buffer("books")[0] += 1
     with pytest.raises(UserError, match="packet was made by encoder"):
         other.latents([packet])
     with pytest.raises(UserError, match="1 to 3 codes"):
@@ -135,3 +136,25 @@ def test_books_that_stay_as_they_are_leave_runs_a_mean(trained, tiny_tree, tmp_p
     torch.testing.assert_close(mean[moved], (states[0][moved] + states[1][moved]) / 2)
     with pytest.raises(UserError, match="have other codes"):
         average([trained, train(tmp_path / "wire.yaml", [still[0], "steps=2", still[3]], out=tmp_path / "moved")])
+
+
+def test_codes_on_a_grid_learn_from_their_gradient_and_have_a_mean(tiny_tree, tmp_path):
+    import yaml
+
+    (tmp_path / "wire.yaml").write_text(yaml.safe_dump(tiny_tree))
+    plain = train(tmp_path / "wire.yaml", ["steps=2"], out=tmp_path / "plain")
+    more = ["grow=['codes={type: grid, stages: 2, hidden: 16}']", "draws=[{ratio: 4, codes: 2}, {ratio: 8, codes: 1}]"]
+    first = train(tmp_path / "wire.yaml", [f"start={plain}", *more, "steps=2"], out=tmp_path / "first")
+    runs = [
+        train(tmp_path / "wire.yaml", [f"start={first}", more[1], f"seed={n}", "steps=2"], out=tmp_path / f"run{n}")
+        for n in range(2)
+    ]
+    wires = [Wire.from_pretrained(run) for run in (first, *runs)]
+    mean = average(runs)
+    one, two, three, both = (wire.books.get_parameter("down.0.weight") for wire in (*wires, mean))
+    assert not torch.equal(one, two) and not torch.equal(two, three)
+    torch.testing.assert_close(both, (two + three) / 2)
+    packet = mean.encode(TEXTS, ratio=4, codes=2)[0]
+    assert Packet.from_bytes(packet.to_bytes()).coded and packet.size() == 32 + 2 * len(packet.z_MD)
+    with pytest.raises(UserError, match="packet was made by encoder"):
+        wires[1].latents([packet])

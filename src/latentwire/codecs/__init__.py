@@ -2,12 +2,12 @@
 
 from latentwire.codecs import base
 from latentwire.codecs.base import Codec, by_bits
-from latentwire.codecs.residual import Coded, ResidualCodes, ResidualConfig
+from latentwire.codecs.codes import Coded, Codes, CodesConfig
 from latentwire.config import discover
 
 discover(__name__, __path__)
 
-__all__ = ["Codec", "Coded", "ResidualCodes", "ResidualConfig", "by_bits", "by_number"]
+__all__ = ["Codec", "Coded", "Codes", "CodesConfig", "by_bits", "by_number"]
 
 
 def by_number(number: int) -> Codec:

@@ -14,57 +14,55 @@ factorised codes of Kumar et al. 2023).
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
-from latentwire.codecs.base import Codec
+from latentwire.codecs.codes import Codes, CodesConfig
 from latentwire.errors import UserError
 
 
+@CodesConfig.register_subclass("residual")
 @dataclass
-class ResidualConfig:
-    """stages: books, so codes of a latent at most. size: vectors of a book, up to 256 (a code is a byte). width: values
-    of a vector, 0: as many as a latent has. decay: of the moving averages, a step. dead: a vector with less than this
-    share of an even use begins anew. commit: weight of the encoder's distance from its codes, relative to its size."""
+class ResidualConfig(CodesConfig):
+    """stages: books. size: vectors of a book, up to 256 (a code is a byte). width: values of a vector, 0: as many as a
+    latent has. decay: of the moving averages, a step. dead: a vector with less than this share of an even use begins
+    anew. commit: weight of the encoder's distance from its codes, relative to its size."""
 
-    stages: int = 16
     size: int = 256
     width: int = 0
     decay: float = 0.98
     dead: float = 0.05
-    commit: float = 0.1
 
-    def __post_init__(self) -> None:
-        if not (1 <= self.stages <= 255 and 2 <= self.size <= 256):
-            raise UserError(
-                f"codes have 1 to 255 stages and 2 to 256 vectors in each, not {self.stages} and {self.size}"
-            )
+    def check(self) -> None:
+        super().check()
+        if not 2 <= self.size <= 256:
+            raise UserError(f"books of codes have 2 to 256 vectors, not {self.size}")
         if self.width < 0:
             raise UserError(f"codes.width is a number of values, or 0 for those of a latent, not {self.width}")
         if not (0 <= self.decay < 1 and 0 <= self.dead < 1):
             raise UserError("codes.decay and codes.dead are from 0 to below 1")
 
+    def build(self, d_z: int) -> ResidualCodes:
+        return ResidualCodes(self, d_z)
 
-class ResidualCodes(nn.Module):
-    """Books of K stages. Latents [..., D] → codes uint8 [..., K] → latents [..., D].
+
+class ResidualCodes(Codes):
+    """Books of K stages.
 
     books: float32 [K * C, W], stage by stage; W is the width, or D. down, up: there and back, if W is not D.
-    use: float32 [K, C], how much of the averages each vector holds; 0: it has not begun. learns: False holds the books
-    still in training too, where a link joins that reads them.
+    use: float32 [K, C], how much of the averages each vector holds; 0: it has not begun.
     """
 
+    moving = True
+    config: ResidualConfig
     books: Tensor
     use: Tensor
 
     def __init__(self, config: ResidualConfig, d_z: int) -> None:
-        super().__init__()
-        self.config, self.d_z = config, d_z
-        self.learns = True
-        self._told: tuple[tuple, bytes] | None = None
+        super().__init__(config, d_z)
         self.down = self.up = None
         if config.width:
             self.down, self.up = nn.Linear(d_z, config.width, bias=False), nn.Linear(config.width, d_z, bias=False)
@@ -73,31 +71,8 @@ class ResidualCodes(nn.Module):
         self.register_buffer("books", torch.zeros(config.stages * config.size, config.width or d_z))
         self.register_buffer("use", torch.zeros(config.stages, config.size))
 
-    def stages(self, asked: int) -> int:
-        """UserError: there are not so many."""
-        if not 1 <= asked <= self.config.stages:
-            raise UserError(f"this wire has 1 to {self.config.stages} codes for a latent, not {asked}")
-        return asked
-
-    def codec(self, bits: float) -> Coded:
-        """The codec of so many bits per value of a latent. UserError: that is no whole number of codes, or too many."""
-        count = bits * self.d_z / 8
-        if count != int(count):
-            raise UserError(
-                f"{bits} bits per value are no whole number of codes; a code is {8 / self.d_z} bits per value"
-            )
-        return Coded(self, self.stages(int(count)))
-
-    def fingerprint(self, encoder: bytes) -> bytes:
-        """Eight bytes over an encoder's fingerprint, the books and the way to and from them: others mean other
-        vectors."""
-        parts = [self.books, *(p.detach() for p in self.parameters())]
-        # what is asked for every packet is worked out once
-        key = encoder, *((part.data_ptr(), part._version) for part in parts)
-        if self._told is None or self._told[0] != key:
-            told = b"".join(part.float().cpu().numpy().astype("<f4").tobytes() for part in parts)
-            self._told = key, hashlib.sha256(encoder + told).digest()[:8]
-        return self._told[1]
+    def parts(self) -> list[Tensor]:
+        return [self.books, *super().parts()]
 
     def narrow(self, z: Tensor) -> Tensor:
         """What the books tell of latents: float32 [..., W] of [..., D], each vector with mean 0 and spread 1."""
@@ -141,21 +116,18 @@ class ResidualCodes(nn.Module):
 
     @torch.no_grad()
     def codes(self, z: Tensor, stages: int) -> Tensor:
-        """uint8 [..., K] of latents [..., D]."""
         return self.nearest_of(self.narrow(z), stages).to(torch.uint8)
 
     @torch.no_grad()
     def vectors(self, codes: Tensor) -> Tensor:
-        """float32 [..., D] of codes [..., K]. UserError: more codes than stages, or one beyond its book."""
         self.stages(codes.shape[-1])
         if codes.numel() and int(codes.max()) >= self.config.size:
             raise UserError(f"a packet names vector {int(codes.max())} of a book of {self.config.size}")
         return self.widen(self.told(codes))
 
     def forward(self, z_BMD: Tensor, mask_BM: Tensor, stages: int) -> tuple[Tensor, Tensor]:
-        """What is left of latents behind ``stages`` codes, with the gradient of the latents themselves; and the
-        commitment [], the mean squared distance as a share of the latents' mean square. In training the books learn.
-        """
+        """As in the base class: the gradient is that of the latents themselves, the distance the commitment, mean
+        squared and as a share of the latents' mean square. In training the books learn."""
         learns = self.training and self.learns
         u_BMW, there_BM1 = self.narrow(z_BMD), mask_BM[..., None].float()
         told_BMW = self.learn(u_BMW, mask_BM, stages) if learns else self.told(self.nearest_of(u_BMW, stages))
@@ -192,38 +164,3 @@ class ResidualCodes(nn.Module):
             told_NW += told
             rest_NW = rest_NW - told
         return told_NW.reshape(u_BMW.shape)
-
-
-@dataclass
-class Coded(Codec):
-    """Payload: K bytes of each latent, its codes from the first book to the last. What they stand for is in the wire
-    that wrote them: with ``codes`` (the wire's) this is a codec like the others; without, values are the codes
-    themselves. It is in no registry, since without a wire there is nothing to choose."""
-
-    number = 5
-    bits = 8
-    name = "codes"
-    codes: ResidualCodes | None = field(default=None, repr=False)
-    stages: int = 0
-
-    def nbytes(self, m: int, d: int) -> int:
-        return m * (self.stages or d)
-
-    def pack(self, z_MD: Tensor) -> bytes:
-        if self.codes is not None:
-            z_MD = self.codes.codes(z_MD.to(self.codes.books.device), self.stages).cpu().float()
-        whole = z_MD.round()
-        if not (torch.equal(whole, z_MD) and ((whole >= 0) & (whole <= 255)).all()):
-            raise UserError("codes are whole numbers from 0 to 255; encode the text with the wire's own codes")
-        return whole.to(torch.uint8).numpy().tobytes()
-
-    def unpack(self, data: bytes | memoryview, m: int, d: int) -> Tensor:
-        codes_MK = torch.frombuffer(bytearray(data), dtype=torch.uint8).reshape(m, -1)
-        if self.codes is None:
-            return codes_MK.float()
-        return self.codes.vectors(codes_MK.to(self.codes.books.device)).cpu()
-
-    def fake_quantise(self, z_BMD: Tensor) -> Tensor:
-        if self.codes is None:
-            return z_BMD.float()
-        return self.codes.vectors(self.codes.codes(z_BMD, self.stages))

@@ -38,12 +38,12 @@ Left = tuple[Tensor, Tensor, Tensor, Tensor | None]
 
 @dataclass
 class Held:
-    """A recording: what it reads, what a replay leaves, and the shapes that keys and values have in it."""
+    """A recording: what it reads, what a replay leaves, and shape and dtype that keys and values have in it."""
 
     reads: Latents
     graph: Any
     left: Left
-    shapes: list[torch.Size]
+    shapes: list[tuple[torch.Size, torch.dtype]]
 
     def run(self, latents: Latents) -> Prefix:
         """The prefix of these latents, in tensors of its own. More positions than latents may stand in it: they are
@@ -58,9 +58,12 @@ class Held:
         self.graph.replay()
         flat, mask_BM, next_B, at_BM = (None if x is None else x.clone() for x in self.left)
         assert flat is not None and mask_BM is not None and next_B is not None
+        # under autocast keys may be of another dtype than values, and in one piece they have the wider one
         parts = [
-            part.view(shape)[:B]
-            for part, shape in zip(flat.split([shape.numel() for shape in self.shapes]), self.shapes, strict=True)
+            part.view(shape)[:B].to(dtype)
+            for part, (shape, dtype) in zip(
+                flat.split([shape.numel() for shape, _ in self.shapes]), self.shapes, strict=True
+            )
         ]
         kv = list(zip(parts[::2], parts[1::2], strict=True))
         return Prefix(kv, mask_BM[:B], next_B[:B], positions_BM=None if at_BM is None else at_BM[:B])
@@ -119,7 +122,7 @@ class Making:
             if prefix.blocks or prefix.lora:
                 raise ValueError("it changes layers of the receiver")
             tensors = [x for layer in prefix.kv for x in layer]
-            shapes[:] = [x.shape for x in tensors]
+            shapes[:] = [(x.shape, x.dtype) for x in tensors]
             flat = torch.cat([x.reshape(-1) for x in tensors])
             return flat, prefix.mask_BM.clone(), prefix.next_B.clone(), prefix.positions_BM
 

@@ -41,7 +41,12 @@ def average(wires: list[str | Path], **load: object) -> Wire:
             raise UserError(f"{where} has other receivers than {wires[0]}")
         state = other.state_dict()
         for name, total in sums.items():
-            if name.startswith("codes.") and not torch.equal(kept[name], state[name]):
+            if (
+                first.codes is not None
+                and first.codes.moving
+                and name.startswith("codes.")
+                and not torch.equal(kept[name], state[name])
+            ):
                 raise UserError(
                     f"{where} and {wires[0]} have other codes, whose mean means nothing; runs that are to be averaged "
                     "go on from one wire whose codes stay as they are (stages with learn: [encoder, links])"

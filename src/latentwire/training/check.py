@@ -138,7 +138,7 @@ def _shard(config: TrainConfig) -> None:
         "links.NAME.load.device_map": (
             any(link.load.device_map for link in config.wire.links.values()), "each process has its receivers beside it"
         ),
-        "draws of codes": (any(draw.codes for draw in draws), "codes learn from what one process has seen"),
+        "draws of codes": (any(draw.codes for draw in draws), "they learn with the whole encoder"),
     }  # fmt: skip
     for name, (there, why) in against.items():
         if there:

@@ -60,7 +60,7 @@ class Draw:
     """What a step may be at: source tokens per latent, slots that a receiver gets for each latent (the link's first
     number if left out), and how often (``share``, relative to the other draws). mode ``prompt``: the question is
     encoded behind its passage, and the receiver answers from latents alone (needs ``corpus.prompts``). codes: what is
-    read is what so many of the wire's learned codes leave of a latent (needs ``wire.codes``), and the books learn.
+    read is what so many of the wire's learned codes leave of a latent (needs ``wire.codes``), and the codes learn.
     documents: so many packets stand behind one another, the passage's own at each place in turn, others of the step
     around it; the teacher has the passage alone. bits: what is read is what a packet of so many bits a value leaves,
     and the encoder gets the gradient as if nothing had happened (straight-through)."""

@@ -44,9 +44,11 @@ class Trainer:
             betas=config.betas, weight_decay=config.weight_decay, fused=accelerator.device.type == "cuda",
         )  # fmt: skip
         every = [*config.draws, *(draw for stage in config.stages for draw in stage.draws)]
-        if self.together.world > 1 and any(draw.codes for draw in every):
+        books = run.wire.codes if any(draw.codes for draw in every) else None
+        if self.together.world > 1 and books is not None and books.moving:
             raise UserError(
-                "codes learn from what one process has seen; leave the draws of codes to a run of one process"
+                "books of codes learn from what one process has seen; take codes on a grid (codes: {type: grid}), or "
+                "leave the draws of codes to a run of one process"
             )
         if self.together.world > 1 and len(run.devices) > 1:
             raise UserError(
