@@ -1,9 +1,10 @@
-"""Every adapter and every objective, one at a time, under the budget of methods.py: ``python benchmarks/variants.py``.
+"""Every adapter, every objective and some settings, one at a time, under the budget of methods.py.
 
-Each run differs in one thing from encoder ``lm`` with keys and values (``kv-column``) or, for objectives that compare
-slots with the receiver's embeddings, with ``soft-tokens``. These two stand in ``methods.json``, measured with the same
-steps, data and questions, so it has to be there, and of this budget. Adapters and objectives are found through the
-registries: one that is added later takes part.
+``python benchmarks/variants.py``: each run differs in one thing from encoder ``lm`` with keys and values
+(``kv-column``) or, for objectives that compare slots with the receiver's embeddings, with ``soft-tokens``. These two
+stand in ``methods.json``, measured with the same steps, data and questions, so it has to be there, and of this budget.
+Adapters and objectives are found through the registries: one that is added later takes part. Settings are in
+``SETTINGS``.
 
     python benchmarks/variants.py --data-dir DIR --steps 600 --windows 120000 --made 60000
     python benchmarks/variants.py --smoke --only adapter-film objective-rms      (a CPU, no data, a minute)
@@ -13,6 +14,7 @@ registries: one that is added later takes part.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import re
 import sys
@@ -28,10 +30,24 @@ RESULTS = ROOT / "benchmarks" / "results" / "variants.json"
 PAGE = ROOT / "docs" / "methods.md"
 BLOCK = re.compile(r"(<!-- variants:begin -->\n).*?(<!-- variants:end -->)", re.DOTALL)
 KV, SOFT = "kv-column", "soft-tokens"
+SETTINGS: dict[str, list[str]] = {
+    "encoder.fixed": ["wire.encoder.fixed=true"],
+    "encoder.lora": ["wire.encoder.lora=16"],
+    "encoder.frozen_layers": ["wire.encoder.frozen_layers={half}"],
+    "encoder.lexicons": ["wire.encoder.lexicons=['{qwen2}']"],
+    "encoder.receivers": ["wire.encoder.receivers=[llama, qwen2]"],
+    "links.lora": ["wire.links.llama.lora={layers: 4}", "wire.links.qwen2.lora={layers: 4}"],
+    "kl.taught of 1": ["objectives.kl.taught=1.0"],
+    "hidden-states.taught of 0.5": ["objectives.states={type: hidden-states, taught: 0.5}"],
+    "hidden-states.at ten depths": [
+        "objectives.states={type: hidden-states, at: [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]}"
+    ],
+}
+"""By what the table calls it, the overrides of a run; those of ``encoder.receivers`` are of the encoder ``byte``."""
 
 
 def plan() -> dict[str, tuple[str, str, str]]:
-    """By run name, what is put in (``adapter`` or ``objective``), its type, and the injection it is put beside."""
+    """By run name, what is put in (``adapter``, ``objective``, ``setting``), its type, and the injection beside it."""
     from latentwire.adapters import AdapterConfig
     from latentwire.objectives import ObjectiveConfig
 
@@ -43,6 +59,8 @@ def plan() -> dict[str, tuple[str, str, str]]:
         # slots beside embeddings: keys and values that a link makes are no such thing
         soft = known[name]().build().role == "passage"
         runs[f"objective-{name}"] = ("objective", name, SOFT if soft else KV)
+    for name in SETTINGS:
+        runs[f"setting-{re.sub('[ .]+', '-', name)}"] = ("setting", name, KV)
     return runs
 
 
@@ -56,9 +74,14 @@ def usual_objectives() -> list[str]:
 def tree_of(kind: str, name: str, injection: str, given: argparse.Namespace) -> dict[str, Any]:
     """The training config of one run."""
     from latentwire.adapters import AdapterConfig
+    from latentwire.config import override
 
-    tree = config("lm", injection, given)
-    if kind == "objective":
+    tree = config("byte" if name == "encoder.receivers" else "lm", injection, given)
+    if kind == "setting":
+        told = {"{qwen2}": given.readers["qwen2"], "{half}": "1" if given.smoke else "5"}
+        for item in SETTINGS[name]:
+            override(tree, [functools.reduce(lambda text, word: text.replace(word, told[word]), told, item)])
+    elif kind == "objective":
         tree["objectives"][name] = {"type": name}
     else:
         for link in tree["wire"]["links"].values():
@@ -115,7 +138,7 @@ def table(found: dict[str, Any], bases: list[dict[str, Any]]) -> str:
                 size = f"{sum(run['parameters'].values()) / 1e6:.1f} M"
                 lines.append([what, f"`{injection}`", size, *(cell for name in names for cell in scores(of.get(name)))])
     for name, why in found["failed"].items():
-        kind, _, of = name.partition("-")
+        kind, of, _ = plan()[name]
         lines.append([f"{kind} `{of}`", f"failed: {why}", *[""] * (len(head) - 2)])
     asked = " or ".join(f"{n:,}" for n in found["n"]) or "no"
     note = f"{asked} questions kept aside, 4×, {found['budget']['steps']:,} steps each, seed {found['seed']}, "

@@ -30,14 +30,22 @@ def test_every_adapter_and_objective_takes_part_beside_what_is_usual(script, tmp
     assert {"answer", "kl"} <= set(usual)
     wanted = [f"adapter-{name}" for name in AdapterConfig.known() if name != "mlp"]
     wanted += [f"objective-{name}" for name in ObjectiveConfig.known() if name not in usual]
-    assert sorted(jobs) == sorted(wanted)
+    settings = {name for name in jobs if name.startswith("setting-")}
+    assert sorted(set(jobs) - settings) == sorted(wanted) and len(settings) == len(script.SETTINGS)
     configs = {name: decode(TrainConfig, job["config"]) for name, job in jobs.items()}
+    assert all(config.steps == 7 for config in configs.values())
+    trees = {name: jobs[f"setting-{name}"]["config"]["wire"] for name in ("encoder-lexicons", "encoder-receivers")}
+    assert trees["encoder-lexicons"]["encoder"]["lexicons"] == ["sandbox:qwen2"]
+    assert trees["encoder-receivers"]["encoder"]["receivers"] == ["llama", "qwen2"]
+    assert all(link.lora.layers == 4 for link in configs["setting-links-lora"].wire.links.values() if link.lora)
+    assert all(link.lora for link in configs["setting-links-lora"].wire.links.values())
     for name, config in configs.items():
+        if name in settings:
+            continue
         kind, _, of = name.partition("-")
         link = config.wire.links["qwen2"]
         assert (type(link.adapter).__name__ != "MLPAdapterConfig") == (kind == "adapter")
         assert list(config.objectives) == [*usual, *([of] if kind == "objective" else [])]
-        assert config.steps == 7
     injections = {name: job["facts"]["injection"] for name, job in jobs.items()}
     assert injections["objective-rms"] == "soft-tokens" and injections["objective-hidden-states"] == "kv-column"
 

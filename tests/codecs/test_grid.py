@@ -42,6 +42,12 @@ def test_what_codes_name_is_what_training_reads(levels):
     assert grid.values(told.float()).abs().max() == 1
 
 
+def test_a_byte_holds_levels_from_the_least_digit_on(grid, monkeypatch):
+    levels = torch.tensor([0.0, 1, 2, 3, 3, 0, 0, 1, 2, 2, 2, 2])
+    monkeypatch.setattr(grid, "narrow", lambda z: grid.values(levels).expand(1, 1, -1))
+    assert grid.codes(torch.zeros(1, 1, D), 3).tolist() == [[[0 + 4 + 32 + 192, 3 + 64, 2 + 8 + 32 + 128]]]
+
+
 def test_a_packet_of_codes_is_their_bytes(grid):
     z_MD = latents()[0]
     codec = grid.codec(2 * 8 / D)

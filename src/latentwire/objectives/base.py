@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from latentwire.config import Choice
-from latentwire.encoders import Encoder
 from latentwire.objectives.schedule import Schedule
 from latentwire.receivers import Receiver
 from latentwire.types import Latents
@@ -181,11 +180,11 @@ class Objective:
     def __init__(self, config: Any) -> None:
         self.config = config
 
-    def concerns(self, receiver: Receiver, encoder: Encoder) -> bool:
+    def concerns(self, receiver: Receiver, encoder: nn.Module) -> bool:
         """Whether it takes part for this receiver, beside what encodes."""
         return True
 
-    def fit(self, link: nn.Module, width: int, receiver: Receiver, encoder: Encoder) -> nn.Module | None:
+    def fit(self, link: nn.Module, width: int, receiver: Receiver, encoder: nn.Module) -> nn.Module | None:
         """Look at a link, whose slots are ``width`` wide, before training. UserError: they do not go together.
 
         What is returned is trained with the link and kept in checkpoints, but is no part of the wire.

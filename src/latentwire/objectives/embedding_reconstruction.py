@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from latentwire.encoders import Encoder
 from latentwire.errors import UserError
 from latentwire.objectives.base import Objective, ObjectiveConfig, Sent
 from latentwire.objectives.vectors import apart, same_width, stands_for
@@ -38,7 +37,7 @@ class EmbeddingReconstruction(Objective):
     cosine = True
     config: EmbeddingReconstructionConfig
 
-    def fit(self, link: nn.Module, width: int, receiver: Receiver, encoder: Encoder) -> None:
+    def fit(self, link: nn.Module, width: int, receiver: Receiver, encoder: nn.Module) -> None:
         same_width("embedding-reconstruction", width, receiver)
 
     def passage(self, sent: Sent, own: nn.Module | None) -> tuple[Tensor, dict[str, Tensor]]:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from latentwire.encoders import Encoder
 from latentwire.errors import UserError
 from latentwire.objectives.base import Objective, ObjectiveConfig, Sent
 from latentwire.objectives.vectors import apart
@@ -44,7 +43,7 @@ class GistHead(Objective):
     cosine = True
     config: GistHeadConfig
 
-    def fit(self, link: nn.Module, width: int, receiver: Receiver, encoder: Encoder) -> Head:
+    def fit(self, link: nn.Module, width: int, receiver: Receiver, encoder: nn.Module) -> Head:
         return Head(self.config.tokens, self.config.width, width, receiver.geometry.width)
 
     def passage(self, sent: Sent, own: nn.Module | None) -> tuple[Tensor, dict[str, Tensor]]:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from latentwire.encoders import Encoder
 from latentwire.errors import UserError
 from latentwire.objectives.base import Objective, ObjectiveConfig, Sent
 from latentwire.objectives.vectors import same_width
@@ -38,7 +37,7 @@ class Manifold(Objective):
     role = "passage"
     config: ManifoldConfig
 
-    def fit(self, link: nn.Module, width: int, receiver: Receiver, encoder: Encoder) -> None:
+    def fit(self, link: nn.Module, width: int, receiver: Receiver, encoder: nn.Module) -> None:
         same_width("manifold", width, receiver)
 
     def passage(self, sent: Sent, own: nn.Module | None) -> tuple[Tensor, dict[str, Tensor]]:

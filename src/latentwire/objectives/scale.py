@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from latentwire.encoders import Encoder
 from latentwire.errors import UserError
 from latentwire.objectives.base import Objective, ObjectiveConfig, Sent
 from latentwire.receivers import Receiver
@@ -26,7 +25,7 @@ class ScaleConfig(ObjectiveConfig):
 class Scale(Objective):
     role = "passage"
 
-    def fit(self, link: nn.Module, width: int, receiver: Receiver, encoder: Encoder) -> None:
+    def fit(self, link: nn.Module, width: int, receiver: Receiver, encoder: nn.Module) -> None:
         if not gains(link):
             raise UserError(
                 f"scale holds a link's learned gain near 1, and the link of {receiver.name!r} has none; take the "

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from latentwire.encoders import Encoder
 from latentwire.errors import UserError
 from latentwire.objectives.base import Objective, ObjectiveConfig, Sent
 from latentwire.objectives.vectors import mean_where
@@ -44,12 +44,12 @@ class SpanTokens(Objective):
     role = "passage"
     config: SpanTokensConfig
 
-    def concerns(self, receiver: Receiver, encoder: Encoder) -> bool:
+    def concerns(self, receiver: Receiver, encoder: nn.Module) -> bool:
         words = getattr(encoder, "tokenizer", None)
         return words is not None and tokenizer_hash(words) == tokenizer_hash(receiver.tokenizer)
 
-    def fit(self, link: nn.Module, width: int, receiver: Receiver, encoder: Encoder) -> Head:
-        c = encoder.config
+    def fit(self, link: nn.Module, width: int, receiver: Receiver, encoder: nn.Module) -> Head:
+        c: Any = encoder.config
         return Head(c.d_z, max(c.ratios), self.config.width, receiver.geometry.width)
 
     def passage(self, sent: Sent, own: nn.Module | None) -> tuple[Tensor, dict[str, Tensor]]:
