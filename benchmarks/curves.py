@@ -12,14 +12,13 @@ doubled, and says what it predicts for ten times as much.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from curves_table import fill, fitted, table
 from methods_config import READERS, ROOT, smoke
-from side_by_side import Job, command, left, measured, run_all
+from side_by_side import Job, command, finish, measured
 
 RESULTS = ROOT / "benchmarks" / "results" / "curves.json"
 Setting = dict[str, float | str]
@@ -174,16 +173,7 @@ def main(argv: list[str] | None = None) -> int:
     if unknown := set(given.run) - {job["name"] for _, job in todo}:
         sys.exit(f"error: there is no run {min(unknown)!r}; there are: {', '.join(job['name'] for _, job in todo)}")
 
-    from latentwire.experiments.trial import write as write_json
-
-    def write(failed: dict[str, str]) -> None:
-        given.results.parent.mkdir(parents=True, exist_ok=True)
-        write_json(given.results, gathered(todo, failed, given))
-
-    failed = run_all(left(chosen, given, budget(given)), given.parallel, write)
-    write(failed)
-    print(table(json.loads(given.results.read_text(encoding="utf-8"))))
-    return int(bool(failed))
+    return finish(given, chosen, budget(given), lambda failed: gathered(todo, failed, given), table)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from typing import Any
 
 from methods_config import READERS, ROOT, smoke
 from methods_table import scores
-from side_by_side import Job, command, measured, run_all
+from side_by_side import Job, command, finish, measured
 
 CONFIGS = ROOT / "configs" / "history"
 RECIPES = ("reconstruction", "constant", "ramped")
@@ -124,23 +124,15 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     todo = jobs(given)
 
-    from latentwire.experiments.trial import write as write_json
-
-    def write(failed: dict[str, str]) -> None:
-        found: dict[str, Any] = measured(todo, given) | {
-            "minutes": given.minutes,
-            "passages": given.passages,
-            "failed": failed,
-        }
+    def gathered(failed: dict[str, str]) -> dict[str, Any]:
+        of = {"minutes": given.minutes, "passages": given.passages, "failed": failed}
+        found: dict[str, Any] = measured(todo, given) | of
         folders = {job["name"]: folder for folder, job in todo}
         for run in found["runs"]:
             run |= watched(folders[run["name"]])
-        given.results.parent.mkdir(parents=True, exist_ok=True)
-        write_json(given.results, found)
+        return found
 
-    failed = run_all(todo, given.parallel, write)
-    print(table(json.loads(given.results.read_text(encoding="utf-8"))))
-    return int(bool(failed))
+    return finish(given, todo, None, gathered, table)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ it, these are reported as failed.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +23,7 @@ from typing import Any
 
 from methods_config import RATIO, READERS, ROOT, config, plan, smoke
 from methods_table import fill, table
-from side_by_side import BUDGET, Job, command, left, measured, run_all
+from side_by_side import BUDGET, Job, command, finish, measured
 
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -94,16 +93,7 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         sys.exit(f"error: {error}")
 
-    from latentwire.experiments.trial import write as write_json
-
-    def write(failed: dict[str, str]) -> None:
-        given.results.parent.mkdir(parents=True, exist_ok=True)
-        write_json(given.results, gathered(todo, failed, given))
-
-    failed = run_all(left(chosen, given, budget(given)), given.parallel, write)
-    write(failed)
-    print(table(json.loads(given.results.read_text(encoding="utf-8"))))
-    return int(bool(failed))
+    return finish(given, chosen, budget(given), lambda failed: gathered(todo, failed, given), table)
 
 
 if __name__ == "__main__":

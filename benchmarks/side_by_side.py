@@ -137,7 +137,9 @@ def earlier(given: argparse.Namespace, budget: dict[str, Any] | None) -> dict[st
     return found if alike else none
 
 
-def left(todo: list[tuple[Path, Job]], given: argparse.Namespace, budget: dict[str, Any]) -> list[tuple[Path, Job]]:
+def left(
+    todo: list[tuple[Path, Job]], given: argparse.Namespace, budget: dict[str, Any] | None
+) -> list[tuple[Path, Job]]:
     """Those runs that the file of figures does not hold."""
     there = set(map(named, earlier(given, budget)["runs"]))
     return [run for run in todo if run[1]["name"] not in there]
@@ -163,6 +165,27 @@ def measured(
         "references": references,
         "runs": sorted(runs, key=lambda run: names.index(named(run))),
     }
+
+
+def finish(
+    given: argparse.Namespace,
+    chosen: list[tuple[Path, Job]],
+    budget: dict[str, Any] | None,
+    gathered: Callable[[dict[str, str]], dict[str, Any]],
+    table: Callable[[dict[str, Any]], str],
+) -> int:
+    """The end of each command: run what the file of figures does not hold yet, write the file whenever a run is over,
+    print the table. gathered: the file's content, given why some runs failed. Returns the exit code, 1 if one did."""
+    from latentwire.experiments.trial import write as write_json
+
+    def write(failed: dict[str, str]) -> None:
+        given.results.parent.mkdir(parents=True, exist_ok=True)
+        write_json(given.results, gathered(failed))
+
+    failed = run_all(left(chosen, given, budget), given.parallel, write)
+    write(failed)
+    print(table(json.loads(given.results.read_text(encoding="utf-8"))))
+    return int(bool(failed))
 
 
 if __name__ == "__main__":

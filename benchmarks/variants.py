@@ -24,7 +24,7 @@ from typing import Any
 from methods import budget, selected
 from methods_config import READERS, ROOT, config, method, smoke
 from methods_table import scores
-from side_by_side import BUDGET, Job, command, left, measured, run_all, with_retention
+from side_by_side import BUDGET, Job, command, finish, measured, with_retention
 
 RESULTS = ROOT / "benchmarks" / "results" / "variants.json"
 PAGE = ROOT / "docs" / "methods.md"
@@ -195,17 +195,13 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         sys.exit(f"error: {error}")
 
-    from latentwire.experiments.trial import write as write_json
-
-    def write(failed: dict[str, str]) -> None:
-        given.results.parent.mkdir(parents=True, exist_ok=True)
-        write_json(given.results, gathered(todo, failed, given))
-
-    failed = run_all(left(chosen, given, budget(given)), given.parallel, write)
-    write(failed)
-    found = json.loads(given.results.read_text(encoding="utf-8"))
-    print(table(found, bases_of(found, given.results)))
-    return int(bool(failed))
+    return finish(
+        given,
+        chosen,
+        budget(given),
+        lambda failed: gathered(todo, failed, given),
+        lambda found: table(found, bases_of(found, given.results)),
+    )
 
 
 if __name__ == "__main__":

@@ -154,7 +154,7 @@ def test_runs_of_the_same_budget_that_the_file_holds_are_not_repeated(script, tm
         after({})
         return {}
 
-    monkeypatch.setattr(script, "run_all", run_all)
+    monkeypatch.setattr(side, "run_all", run_all)
     words = ["--steps", "600", "--n", "40", "--out", str(tmp_path / "runs"), "--results", str(file), "--only"]
     assert script.main([*words, "lm+kv-prefix", "lm+soft-tokens"]) == 0
     found = json.loads(file.read_text())
