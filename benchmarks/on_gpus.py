@@ -27,7 +27,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from on_gpus_jobs import Job, jobs
+from on_gpus_job import Job
+from on_gpus_jobs import jobs
 
 from latentwire.experiments import processes
 
