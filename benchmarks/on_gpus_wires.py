@@ -97,13 +97,22 @@ def on_a_grid(given: argparse.Namespace, corpus: list[str]) -> Iterator[Job]:
 def sharded(given: argparse.Namespace) -> Iterator[Job]:
     """A few steps on two GPUs with the encoder whole on each, and split over both."""
     few = ["corpus.windows=4000", "corpus.contexts=2000", "corpus.made=0", "corpus.prompts=0", "corpus.crops=0"]
-    few += ["steps=60", "minutes=0", "log_every=1", "eval_every=0", "save_every=0", "graphs=false", "compile=never"]
+    few += [
+        "steps=60",
+        "minutes=0",
+        "log_every=1",
+        "eval_every=0",
+        "save_every=0",
+        "graphs=false",
+        "compile=never",
+        "draws=[{ratio: 4}]",
+    ]
     for name, more in (("whole", []), ("split", ["shard=true"])):
         out = given.out / f"shard-{name}"
         told = train(given, "wire", out, *few, *more)
         both = [told[0], "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *told[1:]]
         kept = ["cp", str(out / "metrics.jsonl"), str(given.out / "results" / f"shard-{name}.jsonl")]
-        yield Job(f"shard-{name}", [both, kept], 80, gpus=2, share=0.25, after=("spans-4x",))
+        yield Job(f"shard-{name}", [both, kept], 80, gpus=2, share=0.25, after=("states-0", "states-1"))
 
 
 def train(given: argparse.Namespace, config: str, out: Path, *words: str) -> list[str]:
