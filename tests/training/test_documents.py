@@ -46,3 +46,9 @@ def test_a_run_learns_from_several_packets(tiny_config, tmp_path):
 def test_what_cannot_be_is_refused(tiny_config, tmp_path, draws, why):
     with pytest.raises(UserError, match=why):
         train(tiny_config, [f"draws=[{draws}]", "corpus.prompts=8"], out=tmp_path / "run")
+
+
+def test_an_objective_that_compares_a_passage_with_its_own_packet_is_refused(tiny_config, tmp_path):
+    more = [DRAWS, "objectives.distinct={type: contrastive}"]
+    with pytest.raises(UserError, match="several documents .* 'distinct'"):
+        train(tiny_config, more, out=tmp_path / "run")

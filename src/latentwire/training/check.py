@@ -63,6 +63,12 @@ def _draws(config: TrainConfig, draws: list[Draw], where: str) -> None:
     most = max((draw.documents for draw in draws), default=1)
     if most > config.passages:
         raise UserError(f"{where}: {most} documents need as many passages in a step, and there are {config.passages}")
+    looking = [name for name, objective in config.objectives.items() if objective.build().role == "passage"]
+    if most > 1 and looking:
+        raise UserError(
+            f"{where}: with several documents a packet of another passage stands in front, and objective "
+            f"{looking[0]!r} would compare it with this one; leave one of the two out"
+        )
     if draws and not all(draw.share > 0 for draw in draws):
         raise UserError("the share of a draw is a number above 0")
 
