@@ -50,8 +50,16 @@ SEEDS: dict[str, Setting] = {
     for seed in (1, 2)
 }
 """The same runs from other seeds, asked the same questions."""
-THIRD: dict[str, Setting] = {f"gpt2-ratio-{ratio}": {"ratio": ratio, "links": "gpt2"} for ratio in CURVES["ratio"]}
-"""The third reader at every ratio, alone with an encoder whose lexicon is of its tokens."""
+GPT2: Setting = {"links": "gpt2"}
+THIRD: dict[str, Setting] = {
+    **{f"gpt2-ratio-{ratio}": GPT2 | {"ratio": ratio} for ratio in CURVES["ratio"]},
+    **{f"gpt2-ratio-{r}-seed-{seed}": GPT2 | {"ratio": r, "seed": seed} for r in (4, 8) for seed in (1, 2)},
+    **{f"gpt2-prompt-{ratio}": GPT2 | {"ratio": ratio, "mode": "prompt"} for ratio in (4, 8)},
+    "gpt2-slots-2": GPT2 | {"ratio": 4, "slots": 2},
+    "gpt2-soft-tokens": GPT2 | {"ratio": 4, "injection": "soft-tokens"},
+}
+"""The third reader at every ratio, alone with an encoder whose lexicon is of its tokens; from other seeds, in prompt
+mode, with two slots a latent, and with soft tokens."""
 
 
 def points(only: list[str]) -> dict[str, Setting]:
@@ -86,19 +94,23 @@ def config(setting: Setting, given: argparse.Namespace) -> dict[str, Any]:
     for name, link in tree["wire"]["links"].items():
         link["receiver"] = given.readers[name]
         link["adapter"]["slots"] = [slots]
+        if "injection" in setting:
+            link["injection"] = {"type": setting["injection"]}
     tree |= {
-        "draws": [{"ratio": ratio}],
+        "draws": [{"ratio": ratio, "mode": str(setting.get("mode", "context"))}],
         "seed": int(setting.get("seed", given.seed)),
         "minutes": 0,
         "steps": max(1, round(given.steps * float(setting["training"]))),
         "passages": given.passages,
     }
-    tree["corpus"] |= {"windows": int(given.windows * text), "made": int(given.made * text), "prompts": 0}
+    tree["corpus"] |= {"windows": int(given.windows * text), "made": int(given.made * text)}
+    tree["corpus"]["prompts"] = int(given.made) if setting.get("mode") == "prompt" else 0
     tree["corpus"]["cache"] = str(given.out / "cache")
     if given.smoke:
         tree["wire"]["encoder"] |= {"window": 316, "d_z": min(d_z, 16)}
         for link in tree["wire"]["links"].values():
-            link["adapter"]["head_dim"], link["injection"]["width"] = 8, 16
+            link["adapter"]["head_dim"] = 8
+            link["injection"] |= {} if "injection" in setting else {"width": 16}
         tree |= {"passages": 2, "asks": 1, "warmup": 1, "log_every": 1, "eval_every": 0, "device": "cpu"}
         tree |= {"graphs": False}
         tree["corpus"] |= {"longest": 316} | given.corpus
@@ -118,6 +130,7 @@ def jobs(given: argparse.Namespace) -> list[tuple[Path, Job]]:
             "references": name in ("middle", "gpt2-ratio-8"),
             "drawn": given.seed,
         }
+        job |= {"mode": setting["mode"]} if "mode" in setting else {}
         todo.append((given.out / f"{name}-{config_hash({**job, 'data_dir': None})}", job))
     # the longest first: the others fit beside it
     return sorted(todo, key=lambda item: -item[1]["facts"]["setting"]["training"])

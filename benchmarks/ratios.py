@@ -18,6 +18,12 @@ BLOCK = re.compile(r"(<!-- ratios:begin -->\n).*?(<!-- ratios:end -->)", re.DOTA
 RATIOS = (2, 4, 8, 16, 32)
 PAIR = ("llama", "qwen2")
 """Readers that the short runs of curves.json train together; another one is trained alone."""
+MORE: dict[str, dict[str, Any]] = {
+    "prompt mode, little training": {"mode": "prompt"},
+    "two slots each, little training": {"slots": 2},
+    "soft tokens, little training": {"injection": "soft-tokens"},
+}
+"""Lines of further short runs, and what differs in them."""
 Row = dict[str, Any]
 
 SHIPPED = ("sandbox-full.json", "sandbox-join.json", "sandbox-vectors.json")
@@ -85,6 +91,13 @@ def short_runs(receiver: str) -> Iterator[tuple[str, list[str]]]:
         yield "a wire for each ratio, little training", [cell(along.get(ratio)) for ratio in RATIOS]
         spans = [seeds(curves["runs"], {**middle, "ratio": ratio}, receiver) for ratio in RATIOS]
         yield "the same from three seeds, least and most kept", spans
+        for words, change in MORE.items():
+            found = {
+                run["setting"]["ratio"]: row
+                for run in curves["runs"] for row in run["rows"]
+                if row["receiver"] == receiver and {**run["setting"], "ratio": 0} == {**middle, **change, "ratio": 0}
+            }  # fmt: skip
+            yield words, [cell(found.get(ratio)) for ratio in RATIOS]
     methods = loaded("methods.json")
     for injection, words in (("kv-prefix", "K/V"), ("soft-tokens", "soft tokens")) if methods else ():
         row = next(

@@ -19,7 +19,7 @@ from latentwire.experiments import processes
 Job = dict[str, Any]
 """name, config (a training config's tree), n (questions), data_dir, facts (what goes into the result as it is),
 references (whether full text and no context are measured too), ratios and slots (of the evaluation), drawn (the seed
-that draws the questions, if not the run's)."""
+that draws the questions, if not the run's), mode (of the evaluation)."""
 
 BUDGET: dict[str, dict[str, Any]] = {
     "--steps": {"type": int, "help": "of each run (1500 if no minutes are given)"},
@@ -42,7 +42,7 @@ def work(folder: Path) -> None:
     job = json.loads((folder / "job.json").read_text())
     run = decode(TrainConfig, job["config"])
     asked = EvaluateConfig(n=job["n"], ratios=job.get("ratios") or [], slots=job.get("slots"))
-    asked.seed = job.get("drawn", run.seed)
+    asked.seed, asked.mode = job.get("drawn", run.seed), job.get("mode", asked.mode)
     asked.conditions = ["text", "none", "latents"] if job["references"] else ["latents"]
     found = trial(run, folder, job["data_dir"], asked)
     if found["stopped"]:

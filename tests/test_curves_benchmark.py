@@ -37,7 +37,7 @@ def test_every_run_differs_from_the_middle_in_one_setting(script, tmp_path):
     assert configs["training-2"]["steps"] == 600 and configs["middle"]["steps"] == 300
     assert all(config["passages"] == 64 and not config["minutes"] for config in configs.values())
     assert configs["d_z-128"]["wire"]["encoder"]["d_z"] == 128
-    assert configs["ratio-16"]["wire"]["encoder"]["ratios"] == [16] and configs["ratio-16"]["draws"] == [{"ratio": 16}]
+    assert configs["ratio-16"]["wire"]["encoder"]["ratios"] == [16] and configs["ratio-16"]["draws"][0]["ratio"] == 16
     assert configs["text-0.25"]["corpus"]["windows"] * 4 == configs["middle"]["corpus"]["windows"]
     other = configs["qwen2-alone-from-qwen2"]["wire"]
     assert list(other["links"]) == ["qwen2"] and other["encoder"]["init"] == "sandbox:qwen2"
@@ -45,6 +45,10 @@ def test_every_run_differs_from_the_middle_in_one_setting(script, tmp_path):
     third = configs["gpt2-ratio-2"]["wire"]
     assert [link["receiver"] for link in third["links"].values()] == ["sandbox:gpt2"] == third["encoder"]["lexicons"]
     assert third["encoder"]["init"] == "sandbox:llama" and third["encoder"]["ratios"] == [2]
+    soft, asked = configs["gpt2-soft-tokens"], configs["gpt2-prompt-8"]
+    assert soft["wire"]["links"]["gpt2"]["injection"] == {"type": "soft-tokens"} and not soft["corpus"]["prompts"]
+    assert asked["draws"] == [{"ratio": 8, "mode": "prompt"}] and asked["corpus"]["prompts"]
+    assert {job["name"]: job.get("mode") for _, job in script.jobs(given)}["gpt2-prompt-8"] == "prompt"
     assert all(link["adapter"]["slots"] == [4] for link in configs["slots-4"]["wire"]["links"].values())
 
 
