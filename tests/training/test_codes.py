@@ -141,19 +141,15 @@ def test_books_that_stay_as_they_are_leave_runs_a_mean(trained, tiny_tree, tmp_p
 def test_codes_on_a_grid_learn_from_their_gradient_and_have_a_mean(tiny_tree, tmp_path):
     import yaml
 
-    (tmp_path / "wire.yaml").write_text(yaml.safe_dump(tiny_tree))
-    plain = train(tmp_path / "wire.yaml", ["steps=2"], out=tmp_path / "plain")
-    more = ["grow=['codes={type: grid, stages: 2, hidden: 16}']", "draws=[{ratio: 4, codes: 2}, {ratio: 8, codes: 1}]"]
-    first = train(tmp_path / "wire.yaml", [f"start={plain}", *more, "steps=2"], out=tmp_path / "first")
-    runs = [
-        train(tmp_path / "wire.yaml", [f"start={first}", more[1], f"seed={n}", "steps=2"], out=tmp_path / f"run{n}")
-        for n in range(2)
-    ]
-    wires = [Wire.from_pretrained(run) for run in (first, *runs)]
-    mean = average(runs)
-    one, two, three, both = (wire.books.get_parameter("down.0.weight") for wire in (*wires, mean))
-    assert not torch.equal(one, two) and not torch.equal(two, three)
-    torch.testing.assert_close(both, (two + three) / 2)
+    draws = "draws=[{ratio: 4, codes: 2}, {ratio: 8, codes: 1}]"
+    made = {**tiny_tree, "wire": {**tiny_tree["wire"], "codes": {"type": "grid", "stages": 2, "hidden": 16}}}
+    (tmp_path / "wire.yaml").write_text(yaml.safe_dump(made))
+    first = train(tmp_path / "wire.yaml", [draws, "steps=2"], out=tmp_path / "first")
+    runs = [first, train(tmp_path / "wire.yaml", [f"start={first}", draws, "steps=2"], out=tmp_path / "second")]
+    wires, mean = [Wire.from_pretrained(run) for run in runs], average(runs)
+    one, two, both = (wire.books.get_parameter("down.0.weight") for wire in (*wires, mean))
+    assert not torch.equal(one, two)
+    torch.testing.assert_close(both, (one + two) / 2)
     packet = mean.encode(TEXTS, ratio=4, codes=2)[0]
     assert Packet.from_bytes(packet.to_bytes()).coded and packet.size() == 32 + 2 * len(packet.z_MD)
     with pytest.raises(UserError, match="packet was made by encoder"):
