@@ -1,6 +1,6 @@
-"""Every adapter, every objective and some settings, one at a time, under the budget of methods.py.
+"""Every adapter, every objective and some settings, one at a time: ``python benchmarks/variants.py``.
 
-``python benchmarks/variants.py``: each run differs in one thing from encoder ``lm`` with keys and values
+Under the budget of methods.py, each run differs in one thing from encoder ``lm`` with keys and values
 (``kv-column``) or, for objectives that compare slots with the receiver's embeddings, with ``soft-tokens``. These two
 stand in ``methods.json``, measured with the same steps, data and questions, so it has to be there, and of this budget.
 Adapters and objectives are found through the registries: one that is added later takes part. Settings are in
@@ -14,7 +14,6 @@ Adapters and objectives are found through the registries: one that is added late
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import re
 import sys
@@ -78,9 +77,10 @@ def tree_of(kind: str, name: str, injection: str, given: argparse.Namespace) -> 
 
     tree = config("byte" if name == "encoder.receivers" else "lm", injection, given)
     if kind == "setting":
-        told = {"{qwen2}": given.readers["qwen2"], "{half}": "1" if given.smoke else "5"}
-        for item in SETTINGS[name]:
-            override(tree, [functools.reduce(lambda text, word: text.replace(word, told[word]), told, item)])
+        half = "1" if given.smoke else "5"
+        override(
+            tree, [item.replace("{qwen2}", given.readers["qwen2"]).replace("{half}", half) for item in SETTINGS[name]]
+        )
     elif kind == "objective":
         tree["objectives"][name] = {"type": name}
     else:

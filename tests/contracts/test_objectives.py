@@ -117,7 +117,7 @@ def step_of(objective: Objective, wire: Wire, readers, family: str) -> Step:
     if not objective.labelled:
         own |= {name: config(ObjectiveConfig, name, readers).build() for name in ("answer", "kl")}
     if not objective.concerns(wire.get_receiver(family), wire.encoder):
-        with pytest.raises(UserError, match="none here"):
+        with pytest.raises(UserError, match="takes part for none of"):
             Step(wire, own | {"answer": config(ObjectiveConfig, "answer", readers).build()}, ROW, 6, [family])
         pytest.skip("it is for receivers that cut text as the encoder does")
     if objective.role != "rows":

@@ -157,9 +157,9 @@ def test_a_head_learns_which_tokens_a_latent_stands_for_and_padding_makes_no_dif
 
     padded = torch.where(given.token_mask_BT, given.ids_BT, 7)
     assert now(replace(given, ids_BT=padded)) == pytest.approx(now(given))
-    # the second text alone is not asked for where half of the passages are
     swapped = replace(given, latents=given.latents.take(torch.tensor([1, 0])))
     assert now(swapped)[1] < 0.5
+    # where half of the passages are asked, the second text is not
     objective = SpanTokensConfig(width=64, share=0.5).build()
     assert now(given)[1] == 1
     other = replace(given, ids_BT=torch.stack([given.ids_BT[0], given.ids_BT[0]]))

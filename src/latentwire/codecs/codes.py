@@ -47,8 +47,8 @@ class CodesConfig(Choice):
 class Codes(nn.Module):
     """Latents [..., D] → codes uint8 [..., K] → latents [..., D], K of at most ``config.stages``.
 
-    learns: False holds what learns without gradients still in training too, where a link joins that reads it.
-    ``moving``: whether there is such a thing; then only one process may learn it, and a mean of several means nothing.
+    moving: whether something in it learns without gradients; then one process alone may learn it, and a mean of several
+    runs means nothing. learns: False holds that still in training too, where a link joins that reads it.
     """
 
     moving = False

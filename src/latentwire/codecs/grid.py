@@ -92,8 +92,8 @@ class GridCodes(Codes):
         return self.widen(pad(told, (0, self.width - told.shape[-1])))
 
     def forward(self, z_BMD: Tensor, mask_BM: Tensor, stages: int) -> tuple[Tensor, Tensor]:
-        """As in the base class: the gradient goes through the rounding as if there were none, and the distance, as a
-        share of the latents' mean square, teaches only the way there and back."""
+        """As in the base class: the gradient goes through the rounding as if there were none. The distance, a share of
+        the latents' mean square, draws what is read towards the latents, which stand still for it as a goal."""
         u_BMW = self.narrow(z_BMD)
         told_BMW = u_BMW + (self.values(self.digits(u_BMW)) - u_BMW).detach()
         read_W = torch.arange(self.width, device=u_BMW.device) < self.stages(stages) * self.per_code

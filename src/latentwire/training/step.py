@@ -57,7 +57,8 @@ class Step(nn.Module):
         }
         if nobody := set(objectives).difference(*self.concerned.values()):
             raise UserError(
-                f"objective {min(nobody)!r} is for receivers that cut text as the encoder does; none here does"
+                f"objective {min(nobody)!r} takes part for none of: {', '.join(train)}; docs/methods.md says which "
+                "receivers it is for"
             )
         heads = {name: nn.ModuleDict(self.fitted(name)) for name in train}
         heads = {name: own.to(wire.frozen[name].device) for name, own in heads.items() if len(own)}
