@@ -30,6 +30,7 @@ def coded(given: argparse.Namespace) -> Iterator[Job]:
         yield Job(name, [train(given, "wire-codes", out, "start=sandbox", *corpus, *more), *shipped(out)], seconds)
     yield from with_states(given, corpus)
     yield from on_a_grid(given, corpus)
+    yield from of_parts(given, corpus)
     yield from asked_for_tokens(given, corpus)
     join = ["wire.links.gpt2.start=sandbox", "corpus.made=30000", *corpus]
     yield Job("codes-join-data", [train(given, "join", given.out / "join-data", *join, "--prepare")], 200, share=0.0)
@@ -92,6 +93,15 @@ def on_a_grid(given: argparse.Namespace, corpus: list[str]) -> Iterator[Job]:
     told = train(given, "wire-codes-grid", out, "start=sandbox", *corpus)
     yield Job(out.name, [told, *shipped(out)], 1350)
     yield measured_rows(given, out.name, "8-half", ["8", "--slots", "half", "--codes", "28,22,18,14"])
+
+
+def of_parts(given: argparse.Namespace, corpus: list[str]) -> Iterator[Job]:
+    """Codes of parts, which begin where tokens are told apart, with states held as well; nothing else is sent."""
+    out = given.out / "codes-product"
+    told = train(given, "wire-codes-product", out, "start=sandbox", *corpus)
+    yield Job(out.name, [told, *shipped(out)], 1350)
+    yield measured_rows(given, out.name, "4", ["4", "--codes", "7"])
+    yield measured_rows(given, out.name, "4-half", ["4", "--slots", "half", "--codes", "7"])
 
 
 def sharded(given: argparse.Namespace) -> Iterator[Job]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,12 @@ def rows(tmp_path) -> Path:
     lines = [json.dumps({**vars(e), "answers": list(e.answers)}) for e in EXAMPLES]
     path.write_text("\n".join(lines), encoding="utf-8")
     return path
+
+
+@pytest.fixture
+def own_tasks(monkeypatch):
+    """The command without the thousands of tasks that the harness brings: it takes ten seconds to look through them."""
+    monkeypatch.setattr("lm_eval.tasks.TaskManager", partial(TaskManager, include_defaults=False))
 
 
 def asked(example: Example, *more) -> Instance:
@@ -203,7 +210,7 @@ def test_what_the_model_cannot_do_is_said(tiny_wire, rows):
         model.loglikelihood([asked(EXAMPLES[0], "")])
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("own_tasks")
 def test_the_command_says_what_eval_says(tiny_wire, rows, tmp_path, capsys, monkeypatch):
     tiny_wire.save_pretrained(tmp_path / "wire")
     monkeypatch.chdir(tmp_path)
@@ -218,6 +225,7 @@ def test_the_command_says_what_eval_says(tiny_wire, rows, tmp_path, capsys, monk
     assert found["config"]["encoder"] == tiny_wire.fingerprint.hex()
 
 
+@pytest.mark.usefixtures("own_tasks")
 def test_a_slip_is_one_line(capsys):
     assert cli.main(["harness", "--tasks", "nothing.yaml"]) == 2
     assert capsys.readouterr().err.strip().splitlines()[-1].startswith("error: Tasks not found")

@@ -49,9 +49,7 @@ def test_sigterm_under_load_loses_nothing_that_was_accepted(saved, tiny_wire, pa
         return answer.choices[0].message.content
 
     def streamed(number: int) -> str:
-        chunks = client.chat.completions.create(
-            **asked(packets[0], f"Number {number}?", max_tokens=100), stream=True
-        )
+        chunks = client.chat.completions.create(**asked(packets[0], f"Number {number}?", max_tokens=100), stream=True)
         return "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
 
     def accepted() -> float:

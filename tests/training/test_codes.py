@@ -154,3 +154,32 @@ def test_codes_on_a_grid_learn_from_their_gradient_and_have_a_mean(tiny_tree, tm
     assert Packet.from_bytes(packet.to_bytes()).coded and packet.size() == 32 + 2 * len(packet.z_MD)
     with pytest.raises(UserError, match="packet was made by encoder"):
         wires[1].latents([packet])
+
+
+def test_codes_of_parts_begin_where_tokens_are_told_apart(trained, tiny_tree, tmp_path, caplog):
+    import yaml
+
+    (tmp_path / "wire.yaml").write_text(yaml.safe_dump(tiny_tree))
+    plain = trained.parents[1] / "plain" / "wire"
+    grow = "grow=['codes={type: product, stages: 4, parts: 4, bits: 8, width: 4, read: 6, layers: 1}']"
+    words = [f"start={plain}", grow, "draws=[{ratio: 4, codes: 4}]", "steps=2"]
+    with caplog.at_level("INFO"):
+        first = train(tmp_path / "wire.yaml", words, out=tmp_path / "first")
+    assert "latents at 4x" in caplog.text and "codes begin from" in caplog.text
+    wire = Wire.from_pretrained(first)
+    packet = wire.encode(TEXTS, ratio=4, codes=4)[0]
+    assert Packet.from_bytes(packet.to_bytes()).coded and packet.size() == 32 + 4 * len(packet.z_MD)
+    assert isinstance(wire.receiver("llama").generate(packet, "Where?", max_new_tokens=4), str)
+    # what comes with a wire is gone on with, and does not begin again
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        second = train(tmp_path / "wire.yaml", [f"start={first}", *words[2:]], out=tmp_path / "second")
+    assert "codes begin" not in caplog.text
+    apart = Wire.from_pretrained(second).books.get_parameter("down.weight") - wire.books.get_parameter("down.weight")
+    assert 0 < apart.abs().max() < 0.1
+    with pytest.raises(UserError, match="4 codes for a latent, all or none, not 2"):
+        train(tmp_path / "wire.yaml", [*words[:2], "draws=[{ratio: 4, codes: 2}]"], out=tmp_path / "fewer")
+    # at another ratio a latent has more tokens than parts
+    with caplog.at_level("INFO"):
+        train(tmp_path / "wire.yaml", [*words[:2], "draws=[{ratio: 8, codes: 4}]", "steps=1"], out=tmp_path / "eight")
+    assert "codes begin untrained" in caplog.text

@@ -1,7 +1,8 @@
 """Codes: a latent as a few bytes that only the wire can read, since what they stand for has been learned with it.
 
-A way to make them is a file beside this one: books of vectors (``residual.py``) or values on a grid (``grid.py``). The
-first so many codes of a latent are a coarser packet of their own, so one wire has many rates.
+A way to make them is a file beside this one: books of vectors (``residual.py``), values on a grid (``grid.py``) or the
+parts of a latent (``product.py``). With the first two the first so many codes of a latent are a coarser packet of their
+own, so one wire has many rates.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class Codes(nn.Module):
 
     moving: whether something in it learns without gradients; then one process alone may learn it, and a mean of several
     runs means nothing. learns: False holds that still in training too, where a link joins that reads it.
+    fresh: True where training has just made them, so that they may :meth:`begin`.
     """
 
     moving = False
@@ -56,7 +58,7 @@ class Codes(nn.Module):
     def __init__(self, config: Any, d_z: int) -> None:
         super().__init__()
         self.config, self.d_z = config, d_z
-        self.learns = True
+        self.learns, self.fresh = True, False
         self._told: tuple[tuple, bytes] | None = None
 
     def stages(self, asked: int) -> int:
@@ -92,12 +94,18 @@ class Codes(nn.Module):
     def device(self) -> torch.device:
         return self.parts()[0].device
 
+    def begin(self, z_ND: Tensor, ids_NP: Tensor, table_VE: Tensor) -> bool:
+        """Start from latents whose tokens are known, before anything is learned: ids int64 [N, P] (-1: none) and the
+        embeddings of all tokens. Returns whether that was of any use. UserError: these are too few."""
+        return False
+
     def codes(self, z: Tensor, stages: int) -> Tensor:
         """uint8 [..., K] of latents [..., D], without gradient."""
         raise NotImplementedError
 
-    def vectors(self, codes: Tensor) -> Tensor:
-        """float32 [..., D] of codes [..., K], without gradient. UserError: codes that cannot be."""
+    def vectors(self, codes: Tensor, mask: Tensor | None = None) -> Tensor:
+        """float32 [..., D] of codes [..., K], without gradient: of one text's latents, [M, K], or of a batch's with the
+        ``mask`` [B, M] of those that are there (all, if None). UserError: codes that cannot be."""
         raise NotImplementedError
 
     def forward(self, z_BMD: Tensor, mask_BM: Tensor, stages: int) -> tuple[Tensor, Tensor]:
@@ -138,4 +146,5 @@ class Coded(Codec):
     def fake_quantise(self, z_BMD: Tensor) -> Tensor:
         if self.codes is None:
             return z_BMD.float()
-        return self.codes.vectors(self.codes.codes(z_BMD, self.stages))
+        # latents have a spread of 1: what is all zero is not there
+        return self.codes.vectors(self.codes.codes(z_BMD, self.stages), (z_BMD != 0).any(-1))

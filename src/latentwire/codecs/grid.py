@@ -85,7 +85,7 @@ class GridCodes(Codes):
         return (digits.unflatten(-1, (stages, self.per_code)) * self.places(z)).sum(-1).to(torch.uint8)
 
     @torch.no_grad()
-    def vectors(self, codes: Tensor) -> Tensor:
+    def vectors(self, codes: Tensor, mask: Tensor | None = None) -> Tensor:
         self.stages(codes.shape[-1])
         digits = (codes.long()[..., None] // self.places(codes) % self.config.levels).flatten(-2)
         told = self.values(digits.float())

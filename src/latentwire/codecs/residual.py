@@ -119,7 +119,7 @@ class ResidualCodes(Codes):
         return self.nearest_of(self.narrow(z), stages).to(torch.uint8)
 
     @torch.no_grad()
-    def vectors(self, codes: Tensor) -> Tensor:
+    def vectors(self, codes: Tensor, mask: Tensor | None = None) -> Tensor:
         self.stages(codes.shape[-1])
         if codes.numel() and int(codes.max()) >= self.config.size:
             raise UserError(f"a packet names vector {int(codes.max())} of a book of {self.config.size}")

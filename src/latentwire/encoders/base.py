@@ -81,6 +81,11 @@ class Encoder(nn.Module):
         """What of a packet's latents is for this receiver: all of them, but for encoders with private ones."""
         return latents
 
+    def spelled(self, batch: dict[str, Tensor], ratio: int) -> tuple[Tensor, Tensor] | None:
+        """The tokens that each latent of prepared pieces stands for, int64 [B, M, P] (-1: none), and the embeddings of
+        all tokens [V, E]. None: its latents do not stand for tokens of a table."""
+        return None
+
     def save_assets(self, directory: Path) -> None:
         """Write what ``build(assets)`` needs beside the weights (tokenizer, shape of the language model)."""
         raise NotImplementedError

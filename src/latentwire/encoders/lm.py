@@ -171,6 +171,15 @@ class LMEncoder(Encoder):
         z_BMD = self.norm(z_BMD.float()) * mask_BM[..., None]
         return Latents(z_BMD, mask_BM, count_B, torch.full_like(count_B, ratio))
 
+    def spelled(self, batch: dict[str, Tensor], ratio: int) -> tuple[Tensor, Tensor] | None:
+        if self.config.fixed:
+            return None
+        begin = 0 if self.tokenizer.bos_token_id is None else 1
+        ids_BT = batch["ids"].long()[:, begin:]
+        there_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device) < batch["count"].long()[:, None]
+        ids_BT = nn.functional.pad(ids_BT.masked_fill(~there_BT, -1), (0, -ids_BT.shape[1] % ratio), value=-1)
+        return ids_BT.unflatten(1, (-1, ratio)), self.lm.get_input_embeddings().weight.detach()  # ty: ignore[not-callable]
+
     def _pool(self, both_BTF: Tensor, count_B: Tensor) -> Tensor:
         """Spans of the smallest ratio [B, T / span, D]; spans behind the end of a text are zero."""
         B, T, F = both_BTF.shape

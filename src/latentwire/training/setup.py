@@ -17,6 +17,7 @@ from latentwire.receivers.tokenizer import tokenizer_hash
 from latentwire.training.batches import Batches
 from latentwire.training.config import TrainConfig
 from latentwire.training.corpus import question_store, text_store
+from latentwire.training.first_codes import begin_codes
 from latentwire.training.grow import grown
 from latentwire.training.judging import token_losses
 from latentwire.training.shard import check_layers
@@ -78,6 +79,7 @@ def prepare(config: TrainConfig, data: str | None, accelerator: Accelerator) -> 
     pairs, train, dev = read(config, data)
     calibration = [passage for passage, _ in pairs[:CALIBRATION]] or [e.context for e in train[:CALIBRATION]]
     wire, names = make_wire(config, calibration, device)
+    begin_codes(config, wire, calibration)
     prompts = {name: wire.frozen[name].prompt for name in names}
     with accelerator.main_process_first():  # the others find its stores, where there is a cache
         stores = tokenise(config, wire, prompts, pairs, train, dev)
@@ -188,10 +190,16 @@ def _made(config: TrainConfig, texts: list[str], device: torch.device) -> tuple[
     if not config.start:
         links = {name: link for name, link in config.wire.links.items() if name in (config.links or config.wire.links)}
         wire = Wire.create(replace(config.wire, links=links), texts, device)
+        if wire.codes is not None:
+            wire.codes.fresh = True
         return wire, wire.receivers
     if not config.join:
         wire = Wire.from_pretrained(config.start, device=device, receivers=config.links or None)
-        return grown(wire, config.grow) if config.grow else wire, wire.receivers
+        coded = wire.codes is not None
+        wire = grown(wire, config.grow) if config.grow else wire
+        if wire.codes is not None and not coded:
+            wire.codes.fresh = True
+        return wire, wire.receivers
     # a link of the same name is made anew: the config that made a wire's link makes it again
     wire = Wire.from_pretrained(config.start, device=device, without=config.join)
     for name in config.join:
