@@ -50,6 +50,9 @@ def run(path, corpus, tiny_readers, out: Path, *more: str) -> Path:
     small += ["wire.encoder.d_z=32"] if "d_z" in tree.get("encoder", {}) else []
     links = tree.get("links", {}).items()
     small += [f"wire.links.{name}.injection.width=32" for name, link in links if "width" in link.get("injection", {})]
+    # parts no wider than the readers' embeddings
+    grow = [change.replace("type: product", "type: product, width: 8, read: 16") for change in whole.get("grow", [])]
+    small += [f"grow={json.dumps(grow)}"] if grow else []
     # their tokenizers cut a text into about three times as many tokens
     stretch = 3.2 * whole["corpus"].get("stretch", 1.25)
     small += ["corpus.asked=96", f"corpus.stretch={stretch}", "corpus.shortest=16"]

@@ -83,7 +83,8 @@ class Learning:
     def readers(self, stage: Stage) -> list[str]:
         """The receivers a step of it needs: those that pass a gradient to something that learns."""
         chosen = self.chosen(stage)
-        if not stage.learn or CODES in stage.learn or any(name.startswith("encoder.") for name in chosen):
+        shared = any(name.startswith(("encoder.", "codes.")) for name in chosen)
+        if not stage.learn or CODES in stage.learn or shared:
             return self.names
         words = {name: (f"links.{name}", f"objectives.*.{name}") for name in self.names}
         return [name for name in self.names if any(matches(word, one) for word in words[name] for one in chosen)]
