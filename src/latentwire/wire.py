@@ -155,11 +155,12 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire"):
 
     def latents(self, packets: list[Packet]) -> Latents:
         """Packets back as one batch of latents on the wire's device."""
-        device, values = self.device, []
+        device = self.device
         for packet in packets:
             self.check(packet)
-            z_MD = packet.z_MD.to(device)
-            values.append(self.books.vectors(z_MD.to(torch.uint8)) if packet.coded else z_MD.float())
+        coded = [packet.z_MD.to(device, torch.uint8) for packet in packets if packet.coded]
+        told = iter(self.books.read(coded) if coded else ())
+        values = [next(told) if packet.coded else packet.z_MD.to(device).float() for packet in packets]
         z_BMD = nn.utils.rnn.pad_sequence(values, batch_first=True)
         counts = torch.tensor([len(packet.z_MD) for packet in packets], device=device)
         mask_BM = torch.arange(z_BMD.shape[1], device=device) < counts[:, None]

@@ -43,8 +43,10 @@ def test_what_codes_name_is_what_training_reads(parts):
     assert torch.equal(parts.numbers(codes), parts.find(parts.narrow(z)))
     told = parts(z, mask, 2)[0].detach()
     torch.testing.assert_close(parts.vectors(codes, mask), told)
+    each = parts.read([codes[0], codes[1, :5]])
     for row, many in enumerate((9, 5)):  # the same alone as beside a longer one
         torch.testing.assert_close(parts.vectors(codes[row, :many]), told[row, :many])
+        torch.testing.assert_close(each[row], told[row, :many])
 
 
 @pytest.mark.parametrize(("count", "bits"), [(4, 14), (2, 4), (8, 1), (4, 20), (3, 8)])

@@ -58,6 +58,10 @@ def test_a_packet_of_codes_is_read_as_what_its_vectors_add_up_to(wire):
     torch.testing.assert_close(wire.latents([again]).z_BMD[0], told_MD)
     # packets of codes and others share a batch
     assert wire.latents([again, plain]).z_BMD.shape == (2, *plain.z_MD.shape)
+    fewer = wire.encode(TEXTS, ratio=4, codes=1)[1]
+    both = wire.latents([again, fewer])
+    for row, each in enumerate((again, fewer)):
+        torch.testing.assert_close(both.z_BMD[row][both.mask_BM[row]], wire.latents([each]).z_BMD[0])
     assert isinstance(wire.receiver("llama").generate(again, "Where?", max_new_tokens=4), str)
 
 

@@ -8,6 +8,7 @@ own, so one wire has many rates.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,6 +108,18 @@ class Codes(nn.Module):
         """float32 [..., D] of codes [..., K], without gradient: of one text's latents, [M, K], or of a batch's with the
         ``mask`` [B, M] of those that are there (all, if None). UserError: codes that cannot be."""
         raise NotImplementedError
+
+    def read(self, texts: Sequence[Tensor]) -> list[Tensor]:
+        """Latents [M, D] of the codes [M, K] of each text: those with as many codes are read together."""
+        found: dict[int, Tensor] = {}
+        for many in {codes.shape[-1] for codes in texts}:
+            own = [number for number, codes in enumerate(texts) if codes.shape[-1] == many]
+            counts = torch.tensor([len(texts[number]) for number in own], device=self.device)
+            codes_BMK = nn.utils.rnn.pad_sequence([texts[number] for number in own], batch_first=True)
+            mask_BM = torch.arange(codes_BMK.shape[1], device=self.device) < counts[:, None]
+            z_BMD = self.vectors(codes_BMK, mask_BM)
+            found |= {number: z_MD[: len(texts[number])] for number, z_MD in zip(own, z_BMD, strict=True)}
+        return [found[number] for number in range(len(texts))]
 
     def forward(self, z_BMD: Tensor, mask_BM: Tensor, stages: int) -> tuple[Tensor, Tensor]:
         """What is left of latents behind ``stages`` codes, with a gradient for the latents; and a distance [] that
