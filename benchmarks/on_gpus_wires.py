@@ -96,12 +96,16 @@ def on_a_grid(given: argparse.Namespace, corpus: list[str]) -> Iterator[Job]:
 
 
 def of_parts(given: argparse.Namespace, corpus: list[str]) -> Iterator[Job]:
-    """Codes of parts, which begin where tokens are told apart, with states held as well; nothing else is sent."""
-    out = given.out / "codes-product"
-    told = train(given, "wire-codes-product", out, "start=sandbox", *corpus)
-    yield Job(out.name, [told, *shipped(out)], 1350)
-    yield measured_rows(given, out.name, "4", ["4", "--codes", "7"])
-    yield measured_rows(given, out.name, "4-half", ["4", "--slots", "half", "--codes", "7"])
+    """Codes of parts, which begin where tokens are told apart, with states held as well; nothing else is sent. Once all
+    learns, once the way back alone, so that the wire stays what it is without codes."""
+    back = "learn: [codes.book, codes.up, codes.blocks]"
+    still = ["minutes=10", f"stages=[{{until: 0.25, questions: 0.3, {back}}}, {{until: 1.0, questions: 0.7, {back}}}]"]
+    for name, more, seconds in (("codes-product", [], 1350), ("codes-still", still, 810)):
+        out = given.out / name
+        told = train(given, "wire-codes-product", out, "start=sandbox", *corpus, *more)
+        yield Job(name, [told, *shipped(out)], seconds)
+        yield measured_rows(given, name, "4", ["4", "--codes", "7"])
+        yield measured_rows(given, name, "4-half", ["4", "--slots", "half", "--codes", "7"])
 
 
 def sharded(given: argparse.Namespace) -> Iterator[Job]:
