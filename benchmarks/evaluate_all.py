@@ -44,6 +44,9 @@ SHEETS: dict[str, Sheet] = {
     "sandbox-full-half.json": Sheet(conditions=("latents", "wrong", "budget-question"), ratios=(4, 8), slots="half"),
     "sandbox-full-prompt.json": Sheet(conditions=("latents", "wrong"), ratios=(4, 8), mode="prompt"),
     "sandbox-join.json": Sheet(receivers=("gpt2",), bits="16,8,4"),
+    "sandbox-join-prompt.json": Sheet(
+        receivers=("gpt2",), conditions=("latents", "wrong"), ratios=(4, 8), mode="prompt"
+    ),
     "sandbox-vectors.json": Sheet(receivers=ALL, conditions=("pca", "mean-pooled", "same-bytes")),
     "nq-valid.json": Sheet(receivers=ALL, conditions=("latents", "wrong", "budget-question"), nq=True),
 }

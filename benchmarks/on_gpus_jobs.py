@@ -64,7 +64,14 @@ def evaluated(given: argparse.Namespace) -> Iterator[Job]:
     nq = next(iter(sorted((Path(given.data_dir) / "nq").glob("valid.jsonl*"))), "")
     words = (given.wire, "--out", given.out / "all", "--parallel", 3, "--n", given.n, "--into", given.out / "results")
     before: tuple[str, ...] = ()
-    for name in ("sandbox-full", "sandbox-full-half", "sandbox-full-prompt", "sandbox-join", "nq-valid"):
+    for name in (
+        "sandbox-full",
+        "sandbox-full-half",
+        "sandbox-full-prompt",
+        "sandbox-join",
+        "sandbox-join-prompt",
+        "nq-valid",
+    ):
         more = ("--nq", nq) if name == "nq-valid" and nq else ()
         yield Job(f"eval-{name}", [script("evaluate_all", *words, "--only", f"{name}.json", *more)], 150, after=before)
         before = (f"eval-{name}",)

@@ -31,7 +31,7 @@ SHIPPED = ("sandbox-full.json", "sandbox-join.json", "sandbox-vectors.json")
 LINES: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("**latents**, a K/V slot each", SHIPPED, "latents"),
     ("**latents**, slots for half of the text", ("sandbox-full-half.json",), "latents"),
-    ("**latents**, prompt mode", ("sandbox-full-prompt.json",), "latents"),
+    ("**latents**, prompt mode", ("sandbox-full-prompt.json", "sandbox-join-prompt.json"), "latents"),
     ("first M tokens, question kept", SHIPPED, "budget-question"),
     ("first tokens in the packet's bytes", SHIPPED, "same-bytes"),
     ("principal components of each embedding in the packet's bytes, all positions", SHIPPED, "pca"),
