@@ -28,6 +28,7 @@ Row = dict[str, Any]
 
 SHIPPED = ("sandbox-full.json", "sandbox-join.json", "sandbox-vectors.json")
 """All questions of squad/valid, context mode, one slot for each latent."""
+NQ = ("nq-valid.json", "nq-valid-gpt2.json")
 LINES: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("**latents**, a K/V slot each", SHIPPED, "latents"),
     ("**latents**, slots for half of the text", ("sandbox-full-half.json",), "latents"),
@@ -39,9 +40,9 @@ LINES: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("control: another article's latents", SHIPPED, "wrong"),
     ("control: shuffled latents", SHIPPED, "shuffled"),
     ("control: zero latents", SHIPPED, "zero"),
-    ("nq/valid: **latents**", ("nq-valid.json",), "latents"),
-    ("nq/valid: first M tokens", ("nq-valid.json",), "budget-question"),
-    ("nq/valid: another article's", ("nq-valid.json",), "wrong"),
+    ("nq/valid: **latents**", NQ, "latents"),
+    ("nq/valid: first M tokens", NQ, "budget-question"),
+    ("nq/valid: another article's", NQ, "wrong"),
 )
 """What a line is called, the files that may hold it, and its condition."""
 VECTORS = ("same-bytes", "pca", "mean-pooled")
