@@ -114,7 +114,7 @@ def test_it_begins_with_none_but_whole_spans_of_as_many_tokens(parts):
     assert torch.equal(parts.down.weight, before)
     with pytest.raises(UserError, match=f"begin from {LEAST} latents"):
         parts.begin(z[: LEAST - 1], ids[: LEAST - 1], table)
-    with pytest.raises(UserError, match="at most the width"):
+    with pytest.raises(UserError, match=r"codes\.read is at most the width"):
         begin_apart(z, ids, table, E + 1, 8)
 
 

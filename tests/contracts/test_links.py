@@ -31,7 +31,7 @@ def receiver(request, tiny_readers):
 
 EVERY = [(a, i, (1, 2)) for a in ADAPTERS for i in INJECTIONS]
 """Adapter, injection, slots: every adapter with every injection."""
-SEVERAL = [(a, i, (2,)) for a, i, _ in EVERY if a == "mlp" or i == "kv-prefix"]
+SEVERAL = [(a, i, (2,)) for a, i, _ in EVERY if a == ADAPTERS[0] or i == INJECTIONS[0]]
 """Links that cannot give one slot: each adapter and each injection once at least."""
 
 

@@ -47,7 +47,7 @@ def begin_apart(z_ND: Tensor, ids_NP: Tensor, table_VE: Tensor, width: int, size
     table = (table - table.mean(0)) / table.std()
     N, P, E = *ids_NP.shape, table.shape[1]
     if width > E:
-        raise UserError(f"codes.width is at most the width of the encoder's token embeddings, {E}, not {width}")
+        raise UserError(f"codes.read is at most the width of the encoder's token embeddings, {E}, not {width}")
     x = torch.cat([z, torch.ones_like(z[:, :1])], 1)
     told = table[ids_NP].flatten(0, 1)
     to_tokens = solve(x, told.view(N, P * E), 10.0)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
-from latentwire.codecs.apart import begin_apart
+from latentwire.codecs.apart import begin_apart, solve
 from latentwire.codecs.codes import Codes, CodesConfig
 from latentwire.errors import UserError
 
@@ -126,8 +126,7 @@ class ProductCodes(Codes):
         self.keys.copy_(start.book_CR[:, : c.width])
         told_NR = self.book(self.find(self.narrow(z_ND))).flatten(-2)
         back = torch.cat([told_NR, torch.ones_like(told_NR[:, :1])], 1).double()
-        ridge = len(back) * 1e-4 * torch.eye(back.shape[1], dtype=back.dtype, device=back.device)
-        solved = torch.linalg.solve(back.mT @ back + ridge, back.mT @ z_ND.double()).float()
+        solved = solve(back, z_ND.double(), 1e-4 * len(back)).float()
         self.up.weight.copy_(solved[:-1].mT)
         self.up.bias.copy_(solved[-1])
         return True
