@@ -40,15 +40,20 @@ def coded(given: argparse.Namespace) -> Iterator[Job]:
     yield measured_rows(given, "codes", "4", ["4,8"])
     for name in ("codes", "codes-alone"):
         yield measured_rows(given, name, "8-half", ["8", "--slots", "half", "--codes", "16,14,12,10,8"])
+    yield from all_rows(given, "codes", rounded, ("codes",))
+
+
+def all_rows(given: argparse.Namespace, name: str, wire: Path, after: tuple[str, ...]) -> Iterator[Job]:
+    """All rows of both sets for a wire, in the files that the shipped wire's have."""
     nq = [word for path in sorted((Path(given.data_dir) / "nq").glob("valid.jsonl*")) for word in ("--nq", str(path))]
     for part, sheets in (("1", ["sandbox-full"]), ("2", ["sandbox-full-half", "sandbox-full-prompt", "nq-valid"])):
-        where, into = given.out / f"codes-all-{part}", given.out / "results" / "codes-all"
-        words = [str(rounded), "--out", where, "--into", into, "--parallel", 3, "--n", given.n, "--receivers", "llama"]
-        words += ["qwen2", *nq, "--only", *(f"{name}.json" for name in sheets)]
-        all_rows = [script("evaluate_all", *words)]
+        where, into = given.out / f"{name}-all-{part}", given.out / "results" / f"{name}-all"
+        words = [str(wire), "--out", where, "--into", into, "--parallel", 3, "--n", given.n, "--receivers", "llama"]
+        words += ["qwen2", *nq, "--only", *(f"{sheet}.json" for sheet in sheets)]
+        measured = [script("evaluate_all", *words)]
         if part == "1":
-            all_rows.append(script("fidelity", where / "sandbox-full", "--out", into / "fidelity.json"))
-        yield Job(where.name, all_rows, 200 if part == "1" else 360, after=("codes",))
+            measured.append(script("fidelity", where / "sandbox-full", "--out", into / "fidelity.json"))
+        yield Job(where.name, measured, 200 if part == "1" else 360, share=0.5, after=after)
 
 
 def asked_for_tokens(given: argparse.Namespace, corpus: list[str]) -> Iterator[Job]:
@@ -69,20 +74,11 @@ def with_states(given: argparse.Namespace, corpus: list[str]) -> Iterator[Job]:
     """The shipped wire trained on with states inside the receivers held to the text's: two seeds, and their mean."""
     seeds = [given.out / f"states-{seed}" for seed in (0, 1)]
     for seed, out in enumerate(seeds):
-        yield Job(
-            out.name,
-            [train(given, "wire-states", out, "start=sandbox", f"seed={seed}", "corpus.seed=0", *corpus)],
-            1350,
-        )
+        told = train(given, "wire-states", out, "start=sandbox", f"seed={seed}", "corpus.seed=0", *corpus)
+        yield Job(out.name, [told], 1350)
     mean, names = given.out / "states-mean", tuple(out.name for out in seeds)
-    average = [
-        sys.executable,
-        "-m",
-        "latentwire.training.average",
-        str(mean / "wire"),
-        *(str(out / "wire") for out in seeds),
-    ]
-    yield Job(mean.name, [average, *shipped(mean)], 40, share=0.25, after=names)
+    average = [sys.executable, "-m", "latentwire.training.average", mean / "wire", *(out / "wire" for out in seeds)]
+    yield Job(mean.name, [list(map(str, average)), *shipped(mean)], 40, share=0.25, after=names)
     yield measured_rows(given, mean.name, "4-8-16", ["4,8,16"])
     yield measured_rows(given, mean.name, "half", ["4,8", "--slots", "half"])
 
@@ -96,16 +92,25 @@ def on_a_grid(given: argparse.Namespace, corpus: list[str]) -> Iterator[Job]:
 
 
 def of_parts(given: argparse.Namespace, corpus: list[str]) -> Iterator[Job]:
-    """Codes of parts, which begin where tokens are told apart, with states held as well; nothing else is sent. Once all
-    learns, once the way back alone, so that the wire stays what it is without codes."""
-    back = "learn: [codes.book, codes.up, codes.blocks]"
-    still = ["minutes=10", f"stages=[{{until: 0.25, questions: 0.3, {back}}}, {{until: 1.0, questions: 0.7, {back}}}]"]
-    for name, more, seconds in (("codes-product", [], 1350), ("codes-still", still, 810)):
-        out = given.out / name
-        told = train(given, "wire-codes-product", out, "start=sandbox", *corpus, *more)
-        yield Job(name, [told, *shipped(out)], seconds)
-        yield measured_rows(given, name, "4", ["4", "--codes", "7"])
-        yield measured_rows(given, name, "4-half", ["4", "--slots", "half", "--codes", "7"])
+    """Codes of parts, which begin where tokens are told apart: their way back held to the latents alone, so that the
+    wire stays what it is without codes; then with links, judged by the receivers, from three seeds, and their mean."""
+    asked = ["--codes", "7"]
+    back = given.out / "codes-back"
+    told = train(given, "wire-codes-back", back, "start=sandbox", "eval_every=0")
+    yield Job(back.name, [told, *shipped(back)], 420)
+    data = given.out / "codes-product-data"
+    told = train(given, "wire-codes-product", data, "start=sandbox", *corpus, "--prepare")
+    yield Job(data.name, [told], 200, share=0.0)
+    seeds = [given.out / f"codes-product-{seed}" for seed in (0, 1, 2)]
+    for seed, out in enumerate(seeds):
+        own = [f"start={back}/wire", f"seed={seed}", "corpus.seed=0", *corpus]
+        yield Job(out.name, [train(given, "wire-codes-product", out, *own)], 1080, after=(back.name, data.name))
+    mean, names = given.out / "codes-product", tuple(out.name for out in seeds)
+    average = [sys.executable, "-m", "latentwire.training.average", mean / "wire", *(out / "wire" for out in seeds)]
+    yield Job(mean.name, [list(map(str, average)), *shipped(mean)], 40, share=0.25, after=names)
+    for name in (back.name, mean.name):
+        yield measured_rows(given, name, "4", ["4", *asked])
+        yield measured_rows(given, name, "4-half", ["4", "--slots", "half", *asked])
 
 
 def sharded(given: argparse.Namespace) -> Iterator[Job]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from dataclasses import replace
 
 import pytest
@@ -184,6 +185,19 @@ def test_codes_of_parts_begin_where_tokens_are_told_apart(trained, tiny_tree, tm
     moved = {name for name, value in after.items() if not torch.equal(value, before[name])}
     assert {"codes.up.weight", "codes.book.weight", "codes.blocks.0.mix.weight"} <= moved
     assert all(name.startswith(("codes.up.", "codes.blocks.", "codes.book.")) for name in moved)
+    # and again, with nobody reading: codes are held to the latents alone
+    alone = "stages=[{receivers: none, learn: [codes.up, codes.blocks, codes.book]}]"
+    more = ["steps=40", "log_every=1", "warmup=1", "rate=0.01", "diagnostics.every=10"]
+    train(tmp_path / "wire.yaml", [f"start={first}", alone, words[2], *more], out=tmp_path / "alone")
+    lines = [json.loads(line) for line in (tmp_path / "alone" / "metrics.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if line["source"] == "text"]
+    assert not any(key.startswith(("llama/", "qwen2/")) for line in steps for key in line)
+    far = [line["codes/far"] for line in steps]
+    assert sum(far[-10:]) < 0.9 * sum(far[:10])
+    assert steps[0]["rows_per_second"] == 0 and steps[0]["tokens_per_second"] > 0
+    after = Wire.from_pretrained(tmp_path / "alone" / "wire").state_dict()
+    moved = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert moved and all(name.startswith(("codes.up.", "codes.blocks.", "codes.book.")) for name in moved)
     with pytest.raises(UserError, match="4 codes for a latent, all or none, not 2"):
         train(tmp_path / "wire.yaml", [*words[:2], "draws=[{ratio: 4, codes: 2}]"], out=tmp_path / "fewer")
     # at another ratio a latent has more tokens than parts

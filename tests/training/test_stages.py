@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from latentwire.config import decode, load, read_yaml
 from latentwire.errors import UserError
 from latentwire.training.check import check
-from latentwire.training.config import Stage, TrainConfig
+from latentwire.training.config import Draw, Stage, TrainConfig
 from latentwire.training.loop import Loop
 from latentwire.training.run import train
 from latentwire.training.stages import matches
@@ -133,6 +133,13 @@ def test_the_stages_in_the_documentation_are_a_config():
         ({"stages": [Stage(1.0, score=4)]}, "a score but no name"),
         ({"stages": [Stage(1.0, weights={"kll": 1.0})]}, "names 'kll'"),
         ({"receivers": "some"}, "all or sampled"),
+        ({"stages": [Stage(1.0, receivers="some")]}, "receivers is one of all, sampled, none"),
+        ({"stages": [Stage(1.0, receivers="none", learn=["codes"])]}, "all its draws need codes"),
+        (
+            {"start": "w", "stages": [Stage(1.0, receivers="none", learn=["encoder"])], "draws": [Draw(codes=2)]},
+            "codes alone can learn",
+        ),
+        ({"stages": [Stage(1.0, receivers="sampled")], "lean": {"llama": 2.0}}, "only one in each"),
         ({"on_collapse": "cry"}, "warn, stop, halve"),
         ({"lean": {"llama": 2.0}, "receivers": "sampled"}, "only one in each"),
         ({"lean": {"llama": 0.0}}, "weights above 0"),

@@ -37,5 +37,7 @@ def training_bar(total: int | None, quiet: bool = False) -> Generator[Callable[[
 
 def words(row: dict[str, Any]) -> str:
     """Loss, kind of step and speed in a few words."""
-    text = f"{row['source']} loss {row['loss']:.3f} · {row['rows_per_second']:,.0f} rows/s"
+    rows, tokens = row["rows_per_second"], row["tokens_per_second"]
+    speed = f"{rows:,.0f} rows/s" if rows else f"{tokens:,.0f} tokens/s"
+    text = f"{row['source']} loss {row['loss']:.3f} · {speed}"
     return text + (f" · {row['utilisation']:.0%} of peak" if "utilisation" in row else "")

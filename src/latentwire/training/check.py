@@ -6,7 +6,7 @@ from latentwire.codecs import by_bits
 from latentwire.data.text import LINES
 from latentwire.errors import UserError
 from latentwire.objectives.combination import check as check_objectives
-from latentwire.training.config import Draw, TrainConfig
+from latentwire.training.config import READERS, Draw, Stage, TrainConfig
 from latentwire.training.optim import OPTIMIZERS
 from latentwire.training.watch import ACTIONS
 from latentwire.types import MODES
@@ -93,12 +93,27 @@ def _stages(config: TrainConfig) -> None:
             known = ", ".join(config.objectives)
             raise UserError(f"stages.{number}.weights names {unknown[0]!r}; there are the objectives: {known}")
         _draws(config, stage.draws, f"stages.{number}.draws")
+        _readers(config, stage, f"stages.{number}")
+
+
+def _readers(config: TrainConfig, stage: Stage, where: str) -> None:
+    if stage.receivers not in ("", *READERS):
+        raise UserError(f"{where}.receivers is one of {', '.join(READERS)}, not {stage.receivers!r}")
+    if stage.receivers == "none":
+        draws = stage.draws or config.draws
+        if not draws or any(not draw.codes for draw in draws):
+            raise UserError(f"{where}.receivers is none, so all its draws need codes: nothing else is held to latents")
+        if not stage.learn or any(word.split(".")[0] != "codes" for word in stage.learn):
+            raise UserError(
+                f"{where}.receivers is none, so codes alone can learn: learn: [codes], or names below codes"
+            )
 
 
 def _numbers(config: TrainConfig) -> None:
     if config.receivers not in ("all", "sampled"):
         raise UserError(f"receivers is all or sampled, not {config.receivers!r}; links says which ones take part")
-    if config.lean and config.receivers != "all":
+    sampled = [*(stage.receivers for stage in config.stages), config.receivers]
+    if config.lean and "sampled" in sampled:
         raise UserError("lean weighs receivers within a step; with receivers: sampled there is only one in each")
     if any(not weight > 0 for weight in config.lean.values()):
         raise UserError("lean names weights above 0; links says which receivers take part")

@@ -87,6 +87,10 @@ class Draw:
         return self.ratio, self.slots, self.mode, self.codes, self.documents, self.bits
 
 
+READERS = ("all", "sampled", "none")
+"""Who reads in a step: every receiver, one of them by luck, nobody."""
+
+
 @dataclass
 class Stage:
     """A part of training that lasts until ``until`` (share of all steps). A run goes through its stages in order, with
@@ -97,8 +101,11 @@ class Stage:
     ``codes``, ``links``, ``links.llama``, ``links.*.adapter``, ``links.*.lora``, ``objectives`` for what objectives
     train beside the links; default: all that the run trains); the rest stands still and keeps its moments for when it
     goes on. rate: factor on the learning rates. weights: factors on the weights of objectives, by name. draws: those of
-    this stage (default: the run's). score: questions of the slice kept aside that are answered at its end, to
-    ``stages/NAME/dev``; a stage that ends where the one before it does has no steps and only scores.
+    this stage (default: the run's). receivers: the run's if left out; ``none``: nobody reads, and codes are held to the
+    latents that they stand for and to nothing else (all its draws have codes, and nothing but these learns). Such steps
+    cost a small part of others, so they are best a run of their own. score: questions of the slice kept aside that are
+    answered at its end, to ``stages/NAME/dev``; a stage that ends where the one before it does has no steps and only
+    scores.
     """
 
     until: float = 1.0
@@ -108,6 +115,7 @@ class Stage:
     rate: float = 1.0
     weights: dict[str, float] = field(default_factory=dict)
     draws: list[Draw] = field(default_factory=list)
+    receivers: str = ""
     score: int = 0
 
 

@@ -204,7 +204,7 @@ class Loop:
             "loss": round(float(loss), 5),
             "gradient": round(float(norm), 4),
             "rate": round(self.schedules.rate(self.progress) * self.config.rate, 8),
-            **speed(self.run, self.config, source, seconds, self.peak),
+            **speed(self.run, self.config, source, seconds, self.peak, self.schedules.readers(self.progress)),
             "seconds": round(self.progress.seconds, 1),
         }
         if skipped := int(self.trainer.skipped):

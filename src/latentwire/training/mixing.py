@@ -20,7 +20,7 @@ CHUNK = 8192  # rows of logits at a time: a large vocabulary in float32 is gigab
 def mixed(work: Work, source: str, text: float, beside: bool, own: float, generator: torch.Generator) -> Work:
     """The work of a step with a share ``text`` of its passages given as text, and a share ``own`` of its answer tokens
     as the receiver's own predictions (in steps of questions)."""
-    if text <= 0 and (own <= 0 or source != "questions"):
+    if not work.read or (text <= 0 and (own <= 0 or source != "questions")):
         return work
     read = {name: dict(tensors) for name, tensors in work.read.items()}
     if text > 0:

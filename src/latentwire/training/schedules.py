@@ -62,10 +62,14 @@ class Schedules:
         return draws[-1]
 
     def receivers(self, progress: Progress) -> list[str]:
-        """The receivers of the step: all, or one by luck."""
-        if self.config.receivers == "all":
-            return self.names
-        return [self.names[int(self.luck(2, progress) * len(self.names))]]
+        """The receivers of the step: all, one by luck, or none."""
+        each = self.readers(progress)
+        return each[int(self.luck(2, progress) * len(each))]
+
+    def readers(self, progress: Progress) -> list[list[str]]:
+        """The receivers of such a step, one list of which is drawn."""
+        sampled = (self.stage(progress).receivers or self.config.receivers) == "sampled"
+        return [[name] for name in self.names] if sampled else [self.names]
 
     def weights(self, progress: Progress) -> dict[str, float]:
         """Factors on the weights of objectives: the stage's, and what the collapse watch has halved."""

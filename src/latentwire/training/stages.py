@@ -82,6 +82,8 @@ class Learning:
 
     def readers(self, stage: Stage) -> list[str]:
         """The receivers a step of it needs: those that pass a gradient to something that learns."""
+        if stage.receivers == "none":
+            return []
         chosen = self.chosen(stage)
         shared = any(name.startswith(("encoder.", "codes.")) for name in chosen)
         if not stage.learn or CODES in stage.learn or shared:

@@ -136,7 +136,7 @@ class Step(nn.Module):
         )
         # tensors, so that a recorded step may be replayed with other weights; not waited for
         told = torch.tensor([*(weights[key] for key in active), progress])
-        told = told.to(next(iter(read.values()))["rows"].device, non_blocking=True)
+        told = told.to(next(iter(batch.source.values())).device, non_blocking=True)
         return Work(batch.source, read, tuple(pieces), active, self.gates(active, told[:-1]), told[-1])
 
     def losses(
@@ -150,8 +150,8 @@ class Step(nn.Module):
         bits: int | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss over all receivers, and its parts. slots: for each latent, the links' first number if None. codes:
-        what so many learned codes leave of the latents is read. documents: so many packets behind one another. bits:
-        what a packet of so many bits a value leaves is read."""
+        what so many learned codes leave of the latents is read; where nobody reads, it is held to them and no more.
+        documents: so many packets behind one another. bits: what a packet of so many bits a value leaves is read."""
         latents, far = sent(self.wire, self.wire.encoder(work.source, ratio), codes, bits)
         latents = widen(latents, -(-self.least // (slots or 1)))
         parts_of = among(latents, documents)
@@ -163,7 +163,8 @@ class Step(nn.Module):
             if (own := self.wire.links[name].adapter.penalty()) is not None:  # ty: ignore[not-callable]
                 total = total + own.to(total.device)
             metrics |= {f"{name}/{key}": value.to(total.device) for key, value in parts.items()}
-        total = total / sum(self.lean[name] for name in work.read)
+        if work.read:
+            total = total / sum(self.lean[name] for name in work.read)
         if far is not None:
             total, metrics = total + self.wire.books.config.commit * far, metrics | {"codes/far": far.detach()}
         return total, metrics

@@ -46,31 +46,26 @@ def taught(objectives: Iterable[Objective], source: str) -> float:
     return max((one.taught for one in judges if not (one.cache and source == "questions")), default=0.0)
 
 
-def speed(run: Run, config: TrainConfig, source: str, seconds: float, peak: float | None) -> dict[str, Any]:
-    """Figures of speed of a step of ``seconds``; ``utilisation`` where the device's ``peak`` is known."""
+def speed(
+    run: Run, config: TrainConfig, source: str, seconds: float, peak: float | None, readers: list[list[str]]
+) -> dict[str, Any]:
+    """Figures of speed of a step of ``seconds``; ``utilisation`` where the device's ``peak`` is known. readers: who
+    reads in it; several lists where one of them is drawn anew for each step, and what it costs is their mean."""
     passages = config.passages * config.accumulate
-    behind = run.rows[source] * (config.corpus.row if source == "text" else config.corpus.asked)
+    rows = run.rows[source] if any(readers) else 0
+    behind = rows * (config.corpus.row if source == "text" else config.corpus.asked)
     found = {
         "step_seconds": round(seconds, 4),
-        "rows_per_second": round(passages * run.rows[source] / seconds, 1),
+        "rows_per_second": round(passages * rows / seconds, 1),
         "tokens_per_second": round(passages * (run.source_tokens + behind) / seconds, 1),
     }
     if peak:
-        # a step of one receiver, drawn anew each time, costs what a receiver costs on average
-        flops = [
-            step_flops(
-                run.wire,
-                passages,
-                run.source_tokens,
-                run.read_tokens,
-                behind,
-                run.step.least,
-                names,
-                taught(run.step.objectives.values(), source),
-            )
-            for names in ([run.names] if config.receivers == "all" else [[name] for name in run.names])
+        least, part = run.step.least, taught(run.step.objectives.values(), source)
+        each = [
+            step_flops(run.wire, passages, run.source_tokens, run.read_tokens, behind, least, names, part)
+            for names in readers
         ]
-        found["utilisation"] = round(sum(flops) / len(flops) / seconds / peak, 4)
+        found["utilisation"] = round(sum(each) / len(each) / seconds / peak, 4)
     return found
 
 

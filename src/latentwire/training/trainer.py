@@ -106,7 +106,7 @@ class Trainer:
         read = mixed(work, source, text, config.text_warmup.beside, own, generator)
         loss, metrics = self.passes.run(kind, read, draw)
         self.together.average(self.parameters)
-        looking = self.diagnostics.due(progress.step + 1)
+        looking = bool(work.read) and self.diagnostics.due(progress.step + 1)
         features = self.diagnostics.features() if looking else {}
         norm = total_norm([p.grad for p in self.parameters if p.grad is not None])
         norm = norm.to(self.skipped.device)  # it is where the first gradient is

@@ -39,7 +39,7 @@ class Work:
     @property
     def passages(self) -> int:
         """How many passages there are."""
-        return len(next(iter(self.read.values()))["rows"])
+        return len(next(iter(self.source.values())))
 
     def labelled(self, objectives: dict[str, Objective], *each: Tensor) -> list[Tensor]:
         """Of tensors [B, R, ...] about the rows, what is about rows whose targets are right."""
