@@ -84,6 +84,10 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire"):
         """Eight bytes that packets name as their maker: the encoder, and where they are ``coded``, the books too."""
         return self.books.fingerprint(self.fingerprint) if coded else self.fingerprint
 
+    def usual_ratio(self, coded: bool = False) -> int:
+        """The ratio where none is asked for: the wire's first, or the first that its codes were learned at."""
+        return (self.books.config.ratios if coded and self.books.config.ratios else self.ratios)[0]
+
     def codec(self, bits: float) -> Codec:
         """What packs values of latents at so many bits each; below 1, the wire's own codes."""
         return by_bits(int(bits)) if bits >= 1 else self.books.codec(bits)
@@ -130,9 +134,12 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire"):
         codes: int | None = None,
     ) -> list[Packet]:
         """A packet for each text. ``ratio``: source tokens per latent. ``questions``: given for prompt mode. ``codes``:
-        so many bytes a latent, if the wire has learned codes. UserError: it has none, or not so many."""
+        so many bytes a latent, if the wire has learned codes. UserError: it has none, not so many, or learned them at
+        other ratios."""
         if codes is not None:
             self.books.stages(codes)  # a slip is told before anything is encoded
+            ratio = ratio or self.usual_ratio(coded=True)
+            self.books.at(ratio)
         latents = self.encode_latents(texts, ratio, questions, batch_size)
         mode, made_by = MODES[0] if questions is None else MODES[1], self.made_by(codes is not None)
         z_BMD = latents.z_BMD if codes is None else self.books.codes(latents.z_BMD, codes).float()

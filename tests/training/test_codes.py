@@ -14,7 +14,7 @@ from latentwire.evaluation.runner import evaluate
 from latentwire.packets import Packet
 from latentwire.saved import settings_of
 from latentwire.serving.errors import ApiError
-from latentwire.serving.schema import LatentData
+from latentwire.serving.schema import LatentData, LatentsRequest
 from latentwire.serving.service import Service
 from latentwire.training.average import average
 from latentwire.training.run import train
@@ -64,6 +64,30 @@ def test_a_packet_of_codes_is_read_as_what_its_vectors_add_up_to(wire):
     for row, each in enumerate((again, fewer)):
         torch.testing.assert_close(both.z_BMD[row][both.mask_BM[row]], wire.latents([each]).z_BMD[0])
     assert isinstance(wire.receiver("llama").generate(again, "Where?", max_new_tokens=4), str)
+
+
+def test_codes_are_for_the_ratios_they_were_learned_at(trained, tiny_tree, tmp_path):
+    import yaml
+
+    assert settings_of(trained).codes.ratios == [4, 8]
+    (tmp_path / "wire.yaml").write_text(yaml.safe_dump(tiny_tree))
+    plain = trained.parents[1] / "plain" / "wire"
+    more = [f"start={plain}", "grow=['codes={stages: 3, size: 16}']", "draws=[{ratio: 8, codes: 2}]", "steps=1"]
+    wire = Wire.from_pretrained(train(tmp_path / "wire.yaml", more, out=tmp_path / "eight"))
+    assert wire.settings.codes.ratios == [8] and wire.usual_ratio() == 4
+    assert wire.encode(TEXTS, codes=2)[0].ratio == 8  # where none is asked for
+    with pytest.raises(UserError, match="learned at 8x, not at 4x"):
+        wire.encode(TEXTS, ratio=4, codes=2)
+    with pytest.raises(UserError, match="learned at 8x, not at 4x"):
+        evaluate(wire, [Example("a", TEXTS[0], "Where?", ("Oslo",))], (4,), (1 / 8,), ["latents"], ["llama"])
+    service = Service(wire)
+    with pytest.raises(ApiError, match="learned at 8x, not at 4x"):
+        service.encode_jobs(LatentsRequest(input=TEXTS[0], codes=2, ratio=4), lambda *_: None)
+    assert service.encode_jobs(LatentsRequest(input=TEXTS[0], codes=2), lambda *_: None)[0].ratio == 8
+    # gone on with at another ratio, they have learned at both
+    both = train(tmp_path / "wire.yaml", [f"start={tmp_path / 'eight' / 'wire'}", "draws=[{ratio: 4, codes: 3}]",
+                                          "steps=1"], out=tmp_path / "both")  # fmt: skip
+    assert settings_of(both).codes.ratios == [4, 8]
 
 
 def test_other_books_are_refused(trained, wire):

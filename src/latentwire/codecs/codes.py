@@ -23,10 +23,11 @@ from latentwire.errors import UserError
 @dataclass
 class CodesConfig(Choice):
     """stages: codes of a latent at most, a byte each. commit: weight in the loss of the distance that ``forward`` gives
-    beside what is read."""
+    beside what is read. ratios: what the codes were learned at, which training notes here; empty where nobody knows."""
 
     stages: int = 16
     commit: float = 0.1
+    ratios: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.check()
@@ -61,6 +62,12 @@ class Codes(nn.Module):
         self.config, self.d_z = config, d_z
         self.learns, self.fresh = True, False
         self._told: tuple[tuple, bytes] | None = None
+
+    def at(self, ratio: int) -> None:
+        """UserError: the codes were not learned at this ratio, so a packet of them would say next to nothing."""
+        if self.config.ratios and ratio not in self.config.ratios:
+            known = ", ".join(f"{each}x" for each in self.config.ratios)
+            raise UserError(f"this wire's codes were learned at {known}, not at {ratio}x")
 
     def stages(self, asked: int) -> int:
         """UserError: there are not so many."""

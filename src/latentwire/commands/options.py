@@ -116,9 +116,9 @@ def chosen_receivers(wire: Wire, asked: list[str] | None) -> list[str]:
     return list(asked) if asked else names
 
 
-def chosen_ratio(wire: Wire, asked: int | None) -> int:
-    """The ratio asked for, or the wire's first. Raises UserError for one that it was not trained for."""
+def chosen_ratio(wire: Wire, asked: int | None, coded: bool = False) -> int:
+    """The ratio asked for, or the wire's first (``coded``: its codes'). UserError: it was not trained for that one."""
     ratios = tuple(wire.ratios)
     if asked is not None and asked not in ratios:
         raise UserError(f"this wire has no ratio {asked}; it has: {', '.join(map(str, ratios))}")
-    return ratios[0] if asked is None else asked
+    return wire.usual_ratio(coded) if asked is None else asked

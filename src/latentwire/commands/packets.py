@@ -94,7 +94,7 @@ def encode(
         return
     text = read_text(file)
     opened = open_wire(wire)
-    per_latent, asked = chosen_ratio(opened, ratio), [question] if question else None
+    per_latent, asked = chosen_ratio(opened, ratio, codes is not None), [question] if question else None
     if store is not None:
         _encode_into(opened, file, text, store, per_latent, bits, codes, question)
         return
@@ -170,7 +170,7 @@ def _encode_rows(
 
     if torch.cuda.is_available():
         opened.place(f"cuda:{int(os.environ.get('LOCAL_RANK', rank)) % torch.cuda.device_count()}")
-    chosen = chosen_ratio(opened, ratio)
+    chosen = chosen_ratio(opened, ratio, codes is not None)
     if codes is not None:  # before a store is made for nothing
         opened.books.stages(codes)
     with Store.open(where, write=True, writer=str(rank)) as store:

@@ -55,6 +55,8 @@ def evaluate(
     setting = Setting(mode, slots, gain, seed, decoding or Decoding())
     check_examples(examples)
     setting.check(wire, ratios, names)
+    for ratio in ratios if any(bit < 1 for bit in bits) else ():
+        wire.books.at(ratio)
     asked = conditions_of(conditions)
     plan = jobs_of(names, asked, ratios, bits, wire.codec)
     together = joint_jobs(plan, [name for name in wire.receivers if name in names], joint, asked)

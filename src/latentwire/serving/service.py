@@ -113,7 +113,8 @@ class Service:
         if request.model is not None:
             self.known(request.model)
         texts = [request.input] if isinstance(request.input, str) else request.input
-        ratio = self.wire.ratios[0] if request.ratio is None else request.ratio
+        coded = request.codes is not None and self.wire.codes is not None
+        ratio = self.wire.usual_ratio(coded) if request.ratio is None else request.ratio
         try:
             self.wire.encoder.check_ratio(ratio)
         except UserError as error:
@@ -121,7 +122,7 @@ class Service:
         if request.bits not in (None, *(bits := sorted({kind.bits for kind in Codec.known().values()}))):
             raise invalid(f"bits is one of {', '.join(map(str, bits))}, not {request.bits}", "bits")
         if request.codes is not None:
-            self.coded(request.codes, request)
+            self.coded(request.codes, ratio, request)
         given = request.question
         asked = [given] * len(texts) if given is None or isinstance(given, str) else given
         if len(asked) != len(texts):
@@ -141,10 +142,11 @@ class Service:
             )  # fmt: skip
         return jobs
 
-    def coded(self, codes: int, request: LatentsRequest) -> None:
-        """ApiError: the wire has not so many codes, or something that they do not go with is asked for as well."""
+    def coded(self, codes: int, ratio: int, request: LatentsRequest) -> None:
+        """ApiError: the wire has not so many codes, or not at this ratio, or what they do not go with is asked too."""
         try:
             self.wire.books.stages(codes)
+            self.wire.books.at(ratio)
         except UserError as error:
             raise invalid(str(error), "codes") from None
         if request.bits is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import torch
 
@@ -24,7 +25,10 @@ def begin_codes(config: TrainConfig, wire: Wire, texts: list[str]) -> None:
         if draw.codes:
             wire.books.stages(draw.codes)  # said now, and not when luck first draws it
             ratios.append(draw.ratio)
-    if not ratios or not wire.books.fresh:
+    if not ratios:
+        return
+    note(wire, ratios)
+    if not wire.books.fresh:
         return
     wire.books.fresh, ratio = False, ratios[0]
     latents, tokens, table = [], [], None
@@ -47,3 +51,12 @@ def begin_codes(config: TrainConfig, wire: Wire, texts: list[str]) -> None:
         log.info("codes begin from %d latents at %dx", sum(map(len, latents)), ratio)
     else:
         log.info("codes begin untrained: they have no start from tokens, or not for spans of %d", ratio)
+
+
+def note(wire: Wire, ratios: list[int]) -> None:
+    """Keep with the wire what its codes learn at, beside what they have learned at; unknown stays unknown."""
+    codes = wire.books
+    if codes.config.ratios or codes.fresh:
+        # settings may be those of the run's config as well: what is written there stays as it is
+        codes.config = replace(codes.config, ratios=sorted({*codes.config.ratios, *ratios}))
+        wire.settings = replace(wire.settings, codes=codes.config)
