@@ -174,6 +174,17 @@ class Wire(nn.Module, ModelHubMixin, library_name="latentwire"):
         source_B = torch.tensor([packet.source_tokens for packet in packets], device=device)
         return Latents(z_BMD, mask_BM, source_B, torch.tensor([packet.ratio for packet in packets], device=device))
 
+    @torch.no_grad()
+    def told(self, packets: Sequence[Packet]) -> list[Packet]:
+        """The packets, those of codes as packets of the values that their codes stand for."""
+        coded = [packet for packet in packets if packet.coded]
+        z_BMD = iter(self.latents(coded).z_BMD.cpu() if coded else ())
+        return [
+            replace(packet, z_MD=next(z_BMD)[: len(packet.z_MD)], encoder=self.fingerprint, bits=None, coded=False)
+            if packet.coded else packet
+            for packet in packets
+        ]  # fmt: skip
+
     def prefix(
         self,
         name: str,

@@ -13,6 +13,7 @@ from latentwire.errors import UserError
 from latentwire.evaluation.runner import evaluate
 from latentwire.packets import Packet
 from latentwire.saved import settings_of
+from latentwire.serving.contexts import joined
 from latentwire.serving.errors import ApiError
 from latentwire.serving.schema import LatentData, LatentsRequest
 from latentwire.serving.service import Service
@@ -199,6 +200,10 @@ def test_codes_of_parts_begin_where_tokens_are_told_apart(trained, tiny_tree, tm
     packet = wire.encode(TEXTS, ratio=4, codes=4)[0]
     assert Packet.from_bytes(packet.to_bytes()).coded and packet.size() == 32 + 4 * len(packet.z_MD)
     assert isinstance(wire.receiver("llama").generate(packet, "Where?", max_new_tokens=4), str)
+    # several packets of a request are read each by itself, whatever they hold
+    packets = [*wire.encode(TEXTS, ratio=4, codes=4), *wire.encode(TEXTS[:1], ratio=4)]
+    alone = torch.cat([wire.latents([each]).z_BMD[0] for each in packets])
+    torch.testing.assert_close(joined(wire, packets).z_MD, alone)
     # what comes with a wire is gone on with, and does not begin again; here its way back alone learns
     caplog.clear()
     back = "stages=[{learn: [codes.up, codes.blocks, codes.book]}]"

@@ -19,6 +19,7 @@ from latentwire.types import Prefix
 if TYPE_CHECKING:
     from latentwire.receivers import Receiver
     from latentwire.serving.answering import AnswerJob
+    from latentwire.wire import Wire
 
 SIFTED = 64
 """Packets that are looked at together, one question behind each."""
@@ -53,19 +54,19 @@ def _read(jobs: list[AnswerJob], receiver: Receiver) -> Prefix:
     return receiver.read(ids_BT, mask_BT, receiver.head_for(len(jobs)))
 
 
-def joined(packets: Sequence[Packet]) -> Packet:
-    """Several packets as one, as if their texts had been pieces of one text."""
+def joined(wire: Wire, packets: Sequence[Packet]) -> Packet:
+    """Several packets as one, as if their texts had been pieces of one text. Codes are read packet by packet first:
+    what they stand for may depend on their neighbours, and another packet's are none."""
     if len(packets) == 1:
         return packets[0]
     first = packets[0]
     if any((packet.mode, packet.ratio) != ("context", first.ratio) for packet in packets):
         raise invalid("several latent parts are read as one text: they have to be of context mode and of one ratio")
-    if any((packet.coded, packet.z_MD.shape[1]) != (first.coded, first.z_MD.shape[1]) for packet in packets):
-        raise invalid("several latent parts are read as one text: all have so many learned codes a latent, or none has")
     try:
+        told = wire.told(packets)
         return replace(
-            first,
-            z_MD=torch.cat([packet.z_MD for packet in packets]),
+            told[0],
+            z_MD=torch.cat([packet.z_MD for packet in told]),
             source_tokens=sum(packet.source_tokens for packet in packets),
         )
     except UserError as error:
@@ -89,4 +90,4 @@ def sift(jobs: list[AnswerJob], receiver: Receiver) -> None:
     for job in jobs:
         if id(job) in found:
             best = sorted(place for _, place in sorted(found[id(job)])[: job.best])
-            job.packet = joined([job.among[place] for place in best])
+            job.packet = joined(job.wire, [job.among[place] for place in best])

@@ -98,7 +98,7 @@ def answer_job(
     """A prompt that fits the receiver's window. ApiError: it does not, or there is nothing to answer."""
     receiver, slots = service.wire.get_receiver(name), service.slots(name, request.slots)
     layout = receiver.prompt
-    packet = joined(asked.packets) if asked.packets else None
+    packet = joined(service.wire, asked.packets) if asked.packets else None
     held = packet is not None and packet.mode == "prompt"
     if held and asked.question:
         raise invalid("the packet holds its question already; send no text beside it", "messages")
