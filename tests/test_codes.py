@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -49,6 +50,18 @@ def test_a_packet_of_codes_is_written_inspected_and_read(coded_wire, wire, text,
     norm_M = coded_wire.latents([packet]).z_BMD[0].norm(dim=-1).tolist()
     assert [each["norm"] for each in found["receivers"]["llama"]["latents"]] == pytest.approx(norm_M, rel=1e-5)
     assert cli.main(["generate", wire, "-r", "llama", "--packet", str(path), "--prompt", "Who?"]) == 0
+
+
+def test_an_evaluation_of_codes_asks_its_controls_of_codes(wire, tmp_path):
+    argv = ["eval", wire, "--n", "2", "--ratio", "4", "--conditions", "none,latents,wrong", "--receivers", "llama"]
+    found = []
+    for more in (["--codes", "2"], ["--codes", "2", "--bits", "8"]):
+        assert cli.main([*argv, *more, "--out", str(tmp_path / str(len(more)))]) == 0
+        rows = json.loads((tmp_path / str(len(more)) / "results.json").read_text())["rows"]
+        found.append({(row["condition"], row["bits"]) for row in rows if row["condition"] != "none"})
+    (code,) = {bits for _, bits in found[0]}
+    assert code < 1 and found[0] == {("latents", code), ("wrong", code)}
+    assert found[1] == {("latents", 8), ("latents", code), ("wrong", 8)}
 
 
 def test_a_store_holds_each_number_of_codes_beside_the_others(coded_wire, wire, text, tmp_path, capsys):
@@ -126,9 +139,14 @@ def test_a_server_makes_and_reads_packets_of_codes(coded_wire):
 
         said = server.post(CHAT, about(packet)).json()["choices"][0]["message"]["content"]
         assert said == coded_wire.receiver("llama").generate(packet, QUESTION)
-        assert server.post(CHAT, about(packet, packet)).status_code == 200
-        for other in (coded_wire.encode([TEXT], 4, codes=3)[0], coded_wire.encode([TEXT], 4)[0]):
-            assert "or none has" in server.error(CHAT, about(packet, other))["message"]
+        # several are read as one text, whether of as many codes, of others or of values
+        for other in (packet, coded_wire.encode([TEXT], 4, codes=3)[0], coded_wire.encode([TEXT], 4)[0]):
+            said = server.post(CHAT, about(packet, other)).json()["choices"][0]["message"]["content"]
+            z_MD = torch.cat([coded_wire.latents([each]).z_BMD[0] for each in (packet, other)])
+            whole = replace(
+                coded_wire.encode([TEXT], 4)[0], z_MD=z_MD, source_tokens=packet.source_tokens + other.source_tokens
+            )
+            assert said == coded_wire.receiver("llama").generate(whole, QUESTION)
         for change, says in (
             ({"codes": 4}, "1 to 3 codes"),
             ({"codes": 0}, "1 to 3 codes"),

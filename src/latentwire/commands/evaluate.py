@@ -21,13 +21,19 @@ def evaluate(
         int | None, typer.Option(min=1, help="This many questions, drawn by the seed; all if left out.")
     ] = None,
     ratio: Annotated[
-        str | None, typer.Option(help="Ratios with commas between; all of the wire's if left out.")
+        str | None, typer.Option(help="Ratios with commas between; all of the wire's, or of its codes, if left out.")
     ] = None,
-    bits: Annotated[str, typer.Option(help="Bits per value of the packet, with commas between.")] = "16",
+    bits: Annotated[
+        str | None,
+        typer.Option(
+            help="Bits per value of the packet, with commas between; 16 if neither these nor --codes are there."
+        ),
+    ] = None,
     codes: Annotated[
         str | None,
         typer.Option(
-            help="Also latents as so many learned codes (bytes) each, with commas between; if the wire has any."
+            help="Latents as so many learned codes (bytes) each, with commas between, if the wire has any; controls "
+            "are asked of the first."
         ),
     ] = None,
     conditions: Annotated[
@@ -82,7 +88,7 @@ def evaluate(
 ) -> None:
     """Score a wire beside full text, no context and the controls, and print the table."""
     chosen_ratios = None if ratio is None else numbers("--ratio", ratio)
-    chosen_bits = numbers("--bits", bits)
+    chosen_bits = numbers("--bits", bits or "16") if bits or not codes else ()
     per_latent = slots if slots in (None, "half") else numbers("--slots", slots)[0]
     if smoke:
         n, chosen_bits = min(n or 4, 4), chosen_bits[:1]
@@ -99,7 +105,8 @@ def evaluate(
     # the rows are read first: a slip in a file should not wait for models to load
     examples = draw(read_examples(data or shipped_valid()), n, seed)
     opened = open_wire(wire, device=device)
-    ratios = chosen_ratios or tuple(opened.ratios)
+    known = opened.codes.config.ratios if codes and opened.codes is not None else []
+    ratios = chosen_ratios or tuple(known or opened.ratios)
     # a row is named by its bits per value, and a code is a byte for all values of a latent
     coded = () if codes is None else numbers("--codes", codes)
     width = opened.settings.encoder.d_z
