@@ -76,9 +76,8 @@ def with_states(given: argparse.Namespace, corpus: list[str]) -> Iterator[Job]:
     for seed, out in enumerate(seeds):
         told = train(given, "wire-states", out, "start=sandbox", f"seed={seed}", "corpus.seed=0", *corpus)
         yield Job(out.name, [told], 1350)
-    mean, names = given.out / "states-mean", tuple(out.name for out in seeds)
-    average = [sys.executable, "-m", "latentwire.training.average", mean / "wire", *(out / "wire" for out in seeds)]
-    yield Job(mean.name, [list(map(str, average)), *shipped(mean)], 40, share=0.25, after=names)
+    mean = given.out / "states-mean"
+    yield Job(mean.name, [averaged(mean, seeds), *shipped(mean)], 40, share=0.25, after=tuple(o.name for o in seeds))
     yield measured_rows(given, mean.name, "4-8-16", ["4,8,16"])
     yield measured_rows(given, mean.name, "half", ["4,8", "--slots", "half"])
 
@@ -93,24 +92,26 @@ def on_a_grid(given: argparse.Namespace, corpus: list[str]) -> Iterator[Job]:
 
 def of_parts(given: argparse.Namespace, corpus: list[str]) -> Iterator[Job]:
     """Codes of parts, which begin where tokens are told apart: their way back held to the latents alone, so that the
-    wire stays what it is without codes; then with links, judged by the receivers, from three seeds, and their mean."""
-    asked = ["--codes", "7"]
-    back = given.out / "codes-back"
-    told = train(given, "wire-codes-back", back, "start=sandbox", "eval_every=0")
-    yield Job(back.name, [told, *shipped(back)], 420)
+    wire stays what it is without codes; then with links, judged by the receivers, from two seeds, and their mean. Once
+    as the config has it, once with as many values read for a part as a token's embedding has."""
     data = given.out / "codes-product-data"
     told = train(given, "wire-codes-product", data, "start=sandbox", *corpus, "--prepare")
     yield Job(data.name, [told], 200, share=0.0)
-    seeds = [given.out / f"codes-product-{seed}" for seed in (0, 1, 2)]
-    for seed, out in enumerate(seeds):
-        own = [f"start={back}/wire", f"seed={seed}", "corpus.seed=0", *corpus]
-        yield Job(out.name, [train(given, "wire-codes-product", out, *own)], 1080, after=(back.name, data.name))
-    mean, names = given.out / "codes-product", tuple(out.name for out in seeds)
-    average = [sys.executable, "-m", "latentwire.training.average", mean / "wire", *(out / "wire" for out in seeds)]
-    yield Job(mean.name, [list(map(str, average)), *shipped(mean)], 40, share=0.25, after=names)
-    for name in (back.name, mean.name):
-        yield measured_rows(given, name, "4", ["4", *asked])
-        yield measured_rows(given, name, "4-half", ["4", "--slots", "half", *asked])
+    wide = 'grow=["codes={type: product, stages: 7, parts: 4, bits: 14, pull: 4, layers: 8, read: 384}"]'
+    for kind, more in (("", []), ("-wide", [wide])):
+        back, mean = given.out / f"codes-back{kind}", given.out / f"codes-product{kind}"
+        told = train(given, "wire-codes-back", back, "start=sandbox", "eval_every=0", *more)
+        yield Job(back.name, [told, *shipped(back)], 350)
+        seeds = [given.out / f"codes-seed{kind}-{seed}" for seed in (0, 1)]
+        for seed, out in enumerate(seeds):
+            own = [f"start={back}/wire", f"seed={seed}", "corpus.seed=0", *corpus, *more]
+            yield Job(out.name, [train(given, "wire-codes-product", out, *own)], 960, after=(back.name, data.name))
+        yield Job(
+            mean.name, [averaged(mean, seeds), *shipped(mean)], 40, share=0.25, after=tuple(o.name for o in seeds)
+        )
+        for name in (back.name, mean.name):
+            yield measured_rows(given, name, "4", ["4", "--codes", "7"])
+            yield measured_rows(given, name, "4-half", ["4", "--slots", "half", "--codes", "7"])
 
 
 def sharded(given: argparse.Namespace) -> Iterator[Job]:
@@ -139,6 +140,12 @@ def train(given: argparse.Namespace, config: str, out: Path, *words: str) -> lis
     path, cache = ROOT / "configs" / "sandbox" / f"{config}.yaml", given.out / f"cache-{config}"
     told = ["--data-dir", str(given.data_dir), "--out", str(out), f"corpus.cache={cache}", *words]
     return [sys.executable, "-m", "latentwire", "train", str(path), *told]
+
+
+def averaged(mean: Path, runs: list[Path]) -> list[str]:
+    """The mean of the wires of several runs."""
+    words = ["-m", "latentwire.training.average", mean / "wire", *(out / "wire" for out in runs)]
+    return [sys.executable, *map(str, words)]
 
 
 def shipped(out: Path) -> Iterator[list[str]]:
