@@ -9,6 +9,9 @@ from pathlib import Path
 
 from on_gpus_job import ROOT, Job, script
 
+ASKING = 8
+"""Processes that write questions side by side."""
+
 
 def trained(given: argparse.Namespace) -> Iterator[Job]:
     """The recipes of the first implementation, side by side; then the shipped wire trained on with learned codes."""
@@ -29,6 +32,7 @@ def coded(given: argparse.Namespace) -> Iterator[Job]:
         out = given.out / name
         yield Job(name, [train(given, "wire-codes", out, "start=sandbox", *corpus, *more), *shipped(out)], seconds)
     yield from with_states(given, corpus)
+    yield from with_other_questions(given)
     yield from on_a_grid(given, corpus)
     yield from of_parts(given, corpus)
     yield from asked_for_tokens(given, corpus)
@@ -82,6 +86,38 @@ def with_states(given: argparse.Namespace, corpus: list[str]) -> Iterator[Job]:
     yield measured_rows(given, mean.name, "half", ["4,8", "--slots", "half"])
 
 
+def with_other_questions(given: argparse.Namespace) -> Iterator[Job]:
+    """The shipped wire trained on with questions that an asker writes first, about passages that nobody was asked about
+    (those of DATA/text, so give text that the wire has not seen): with states held and without, and their mean."""
+    asker, data = given.out / "askers" / "asker", Path(given.data_dir)
+    words = [
+        str(ROOT / "configs" / "sandbox" / "askers" / "asker.yaml"),
+        f"out={asker.parent}",
+        "--data-dir",
+        str(data),
+    ]
+    yield Job("asker", [[sys.executable, "-m", "latentwire.sandbox.asker", *words]], 100, share=0.5)
+    parts = [f"asking-{number}" for number in range(ASKING)]
+    for number, name in enumerate(parts):
+        words = [asker / "checkpoint", "--data-dir", data, "--part", f"{number}/{ASKING}", "--skip", 16_600]
+        words += ["--passages", 120_000, "--minutes", 2.5, "--out", data / "written" / f"other-{number}.jsonl"]
+        told = [sys.executable, "-m", "latentwire.sandbox.asking", *map(str, words)]
+        yield Job(name, [told], 200, share=0.25, after=("asker",))
+    many = ["corpus.written=210000", "eval_every=0", "corpus.seed=0", f"corpus.cache={given.out / 'cache-other'}"]
+    made = given.out / "other-data"
+    yield Job(
+        made.name, [train(given, "wire-states", made, "start=sandbox", *many, "--prepare")], 150, share=0.0,
+        after=tuple(parts),
+    )  # fmt: skip
+    runs = [given.out / "other-states", given.out / "other-plain"]
+    for seed, (config, out) in enumerate(zip(("wire-states", "wire-leaning"), runs, strict=True)):
+        told = train(given, config, out, "start=sandbox", f"seed={seed}", *many, "minutes=14")
+        yield Job(out.name, [told], 1000, after=(made.name,))
+    mean = given.out / "other-mean"
+    yield Job(mean.name, [averaged(mean, runs), *shipped(mean)], 40, share=0.25, after=tuple(o.name for o in runs))
+    yield from all_rows(given, "other", given.out / f"{mean.name}-rounded", (mean.name,))
+
+
 def on_a_grid(given: argparse.Namespace, corpus: list[str]) -> Iterator[Job]:
     """Codes on a grid, from many to few, with states held as well; nothing else is sent."""
     out = given.out / "codes-grid"
@@ -95,8 +131,9 @@ def of_parts(given: argparse.Namespace, corpus: list[str]) -> Iterator[Job]:
     wire stays what it is without codes; then with links, judged by the receivers, from two seeds, and their mean. Once
     as the config has it, once with as many values read for a part as a token's embedding has."""
     data = given.out / "codes-product-data"
+    corpus = [*corpus, "corpus.written=210000", f"corpus.cache={given.out / 'cache-other'}"]
     told = train(given, "wire-codes-product", data, "start=sandbox", *corpus, "--prepare")
-    yield Job(data.name, [told], 200, share=0.0)
+    yield Job(data.name, [told], 200, share=0.0, after=("other-data",))  # most of it is there then
     wide = 'grow=["codes={type: product, stages: 7, parts: 4, bits: 14, pull: 4, layers: 8, read: 384}"]'
     for kind, more in (("", []), ("-wide", [wide])):
         back, mean = given.out / f"codes-back{kind}", given.out / f"codes-product{kind}"
