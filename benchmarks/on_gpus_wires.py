@@ -9,8 +9,8 @@ from pathlib import Path
 
 from on_gpus_job import ROOT, Job, script
 
-ASKING = 8
-"""Processes that write questions side by side."""
+ASKERS = tuple(f"asking-{number}" for number in range(12))
+"""Processes that write questions side by side; while they do, all GPUs are theirs."""
 
 
 def trained(given: argparse.Namespace) -> Iterator[Job]:
@@ -97,17 +97,16 @@ def with_other_questions(given: argparse.Namespace) -> Iterator[Job]:
         str(data),
     ]
     yield Job("asker", [[sys.executable, "-m", "latentwire.sandbox.asker", *words]], 100, share=0.5)
-    parts = [f"asking-{number}" for number in range(ASKING)]
-    for number, name in enumerate(parts):
-        words = [asker / "checkpoint", "--data-dir", data, "--part", f"{number}/{ASKING}", "--skip", 16_600]
-        words += ["--passages", 120_000, "--minutes", 2.5, "--out", data / "written" / f"other-{number}.jsonl"]
+    for number, name in enumerate(ASKERS):
+        words = [asker / "checkpoint", "--data-dir", data, "--part", f"{number}/{len(ASKERS)}", "--skip", 16_600]
+        words += ["--passages", 120_000, "--minutes", 2, "--out", data / "written" / f"other-{number}.jsonl"]
         told = [sys.executable, "-m", "latentwire.sandbox.asking", *map(str, words)]
         yield Job(name, [told], 200, share=0.25, after=("asker",))
     many = ["corpus.written=210000", "eval_every=0", "corpus.seed=0", f"corpus.cache={given.out / 'cache-other'}"]
     made = given.out / "other-data"
     yield Job(
         made.name, [train(given, "wire-states", made, "start=sandbox", *many, "--prepare")], 150, share=0.0,
-        after=tuple(parts),
+        after=ASKERS,
     )  # fmt: skip
     runs = [given.out / "other-states", given.out / "other-plain"]
     for seed, (config, out) in enumerate(zip(("wire-states", "wire-leaning"), runs, strict=True)):
@@ -138,7 +137,7 @@ def of_parts(given: argparse.Namespace, corpus: list[str]) -> Iterator[Job]:
     for kind, more in (("", []), ("-wide", [wide])):
         back, mean = given.out / f"codes-back{kind}", given.out / f"codes-product{kind}"
         told = train(given, "wire-codes-back", back, "start=sandbox", "eval_every=0", *more)
-        yield Job(back.name, [told, *shipped(back)], 350)
+        yield Job(back.name, [told, *shipped(back)], 350, after=ASKERS)
         seeds = [given.out / f"codes-seed{kind}-{seed}" for seed in (0, 1)]
         for seed, out in enumerate(seeds):
             own = [f"start={back}/wire", f"seed={seed}", "corpus.seed=0", *corpus, *more]
