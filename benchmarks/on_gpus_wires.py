@@ -127,27 +127,21 @@ def on_a_grid(given: argparse.Namespace, corpus: list[str]) -> Iterator[Job]:
 
 def of_parts(given: argparse.Namespace, corpus: list[str]) -> Iterator[Job]:
     """Codes of parts, which begin where tokens are told apart: their way back held to the latents alone, so that the
-    wire stays what it is without codes; then with links, judged by the receivers, from two seeds, and their mean. Once
-    as the config has it, once with as many values read for a part as a token's embedding has."""
-    data = given.out / "codes-product-data"
+    wire stays what it is without codes; then with links, judged by the receivers, from two seeds, and their mean."""
+    data, back, mean = given.out / "codes-data", given.out / "codes-back", given.out / "codes-product"
     corpus = [*corpus, "corpus.written=210000", f"corpus.cache={given.out / 'cache-other'}"]
     told = train(given, "wire-codes-product", data, "start=sandbox", *corpus, "--prepare")
     yield Job(data.name, [told], 200, share=0.0, after=("other-data",))  # most of it is there then
-    wide = 'grow=["codes={type: product, stages: 7, parts: 4, bits: 14, pull: 4, layers: 8, read: 384}"]'
-    for kind, more in (("", []), ("-wide", [wide])):
-        back, mean = given.out / f"codes-back{kind}", given.out / f"codes-product{kind}"
-        told = train(given, "wire-codes-back", back, "start=sandbox", "eval_every=0", *more)
-        yield Job(back.name, [told, *shipped(back)], 350, after=ASKERS)
-        seeds = [given.out / f"codes-seed{kind}-{seed}" for seed in (0, 1)]
-        for seed, out in enumerate(seeds):
-            own = [f"start={back}/wire", f"seed={seed}", "corpus.seed=0", *corpus, *more]
-            yield Job(out.name, [train(given, "wire-codes-product", out, *own)], 960, after=(back.name, data.name))
-        yield Job(
-            mean.name, [averaged(mean, seeds), *shipped(mean)], 40, share=0.25, after=tuple(o.name for o in seeds)
-        )
-        for name in (back.name, mean.name):
-            yield measured_rows(given, name, "4", ["4", "--codes", "7"])
-            yield measured_rows(given, name, "4-half", ["4", "--slots", "half", "--codes", "7"])
+    told = train(given, "wire-codes-back", back, "start=sandbox", "eval_every=0")
+    yield Job(back.name, [told, *shipped(back)], 350, after=ASKERS)
+    seeds = [given.out / f"codes-seed-{seed}" for seed in (0, 1)]
+    for seed, out in enumerate(seeds):
+        told = train(given, "wire-codes-product", out, f"start={back}/wire", f"seed={seed}", "corpus.seed=0", *corpus)
+        yield Job(out.name, [told], 960, after=(back.name, data.name))
+    yield Job(mean.name, [averaged(mean, seeds), *shipped(mean)], 40, share=0.25, after=tuple(o.name for o in seeds))
+    for name in (back.name, mean.name):
+        yield measured_rows(given, name, "4", ["4", "--codes", "7"])
+        yield measured_rows(given, name, "4-half", ["4", "--slots", "half", "--codes", "7"])
 
 
 def sharded(given: argparse.Namespace) -> Iterator[Job]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from pathlib import Path
 
@@ -51,7 +52,8 @@ def run(path, corpus, tiny_readers, out: Path, *more: str) -> Path:
     links = tree.get("links", {}).items()
     small += [f"wire.links.{name}.injection.width=32" for name, link in links if "width" in link.get("injection", {})]
     # parts no wider than the readers' embeddings
-    grow = [change.replace("type: product", "type: product, width: 8, read: 16") for change in whole.get("grow", [])]
+    grow = [re.sub(r", read: \d+", "", change) for change in whole.get("grow", [])]
+    grow = [change.replace("type: product", "type: product, width: 8, read: 16") for change in grow]
     small += [f"grow={json.dumps(grow)}"] if grow else []
     # their tokenizers cut a text into about three times as many tokens
     stretch = 3.2 * whole["corpus"].get("stretch", 1.25)
