@@ -86,8 +86,8 @@ def test_codes_are_for_the_ratios_they_were_learned_at(trained, tiny_tree, tmp_p
         service.encode_jobs(LatentsRequest(input=TEXTS[0], codes=2, ratio=4), lambda *_: None)
     assert service.encode_jobs(LatentsRequest(input=TEXTS[0], codes=2), lambda *_: None)[0].ratio == 8
     # gone on with at another ratio, they have learned at both
-    both = train(tmp_path / "wire.yaml", [f"start={tmp_path / 'eight' / 'wire'}", "draws=[{ratio: 4, codes: 3}]",
-                                          "steps=1"], out=tmp_path / "both")  # fmt: skip
+    more = [f"start={tmp_path / 'eight' / 'wire'}", more[1], "draws=[{ratio: 4, codes: 3}]", "steps=1"]
+    both = train(tmp_path / "wire.yaml", more, out=tmp_path / "both")
     assert settings_of(both).codes.ratios == [4, 8]
 
 

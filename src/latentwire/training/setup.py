@@ -196,7 +196,10 @@ def _made(config: TrainConfig, texts: list[str], device: torch.device) -> tuple[
     if not config.join:
         wire = Wire.from_pretrained(config.start, device=device, receivers=config.links or None)
         coded = wire.codes is not None
+        learned = wire.codes.config.ratios if wire.codes is not None else []
         wire = grown(wire, config.grow) if config.grow else wire
+        if wire.codes is not None and learned:  # what grows says nothing of what was learned before
+            wire.codes.config.ratios = list(learned)
         if wire.codes is not None and not coded:
             wire.codes.fresh = True
         return wire, wire.receivers
