@@ -9,8 +9,8 @@ from pathlib import Path
 
 from on_gpus_job import ROOT, Job, script
 
-ASKERS = tuple(f"asking-{number}" for number in range(12))
-"""Processes that write questions side by side; while they do, all GPUs are theirs."""
+ASKERS = tuple(f"asking-{number}" for number in range(6))
+"""Processes that write questions side by side, as many as two GPUs bear beside other runs."""
 
 
 def trained(given: argparse.Namespace) -> Iterator[Job]:
@@ -99,9 +99,9 @@ def with_other_questions(given: argparse.Namespace) -> Iterator[Job]:
     yield Job("asker", [[sys.executable, "-m", "latentwire.sandbox.asker", *words]], 100, share=0.5)
     for number, name in enumerate(ASKERS):
         words = [asker / "checkpoint", "--data-dir", data, "--part", f"{number}/{len(ASKERS)}", "--skip", 16_600]
-        words += ["--passages", 120_000, "--minutes", 2, "--out", data / "written" / f"other-{number}.jsonl"]
+        words += ["--passages", 120_000, "--minutes", 3, "--out", data / "written" / f"other-{number}.jsonl"]
         told = [sys.executable, "-m", "latentwire.sandbox.asking", *map(str, words)]
-        yield Job(name, [told], 200, share=0.25, after=("asker",))
+        yield Job(name, [told], 260, share=0.125, after=("asker",))
     many = ["corpus.written=210000", "eval_every=0", "corpus.seed=0", f"corpus.cache={given.out / 'cache-other'}"]
     made = given.out / "other-data"
     yield Job(
@@ -114,6 +114,7 @@ def with_other_questions(given: argparse.Namespace) -> Iterator[Job]:
         yield Job(out.name, [told], 1000, after=(made.name,))
     mean = given.out / "other-mean"
     yield Job(mean.name, [averaged(mean, runs), *shipped(mean)], 40, share=0.25, after=tuple(o.name for o in runs))
+    yield measured_rows(given, mean.name, "4-8-16", ["4,8,16"])
     yield from all_rows(given, "other", given.out / f"{mean.name}-rounded", (mean.name,))
 
 
@@ -129,19 +130,19 @@ def of_parts(given: argparse.Namespace, corpus: list[str]) -> Iterator[Job]:
     """Codes of parts, which begin where tokens are told apart: their way back held to the latents alone, so that the
     wire stays what it is without codes; then with links, judged by the receivers, from two seeds, and their mean."""
     data, back, mean = given.out / "codes-data", given.out / "codes-back", given.out / "codes-product"
-    corpus = [*corpus, "corpus.written=210000", f"corpus.cache={given.out / 'cache-other'}"]
+    cache = f"corpus.cache={given.out / 'cache-other'}"
+    corpus = [*corpus, "corpus.written=210000", "corpus.seed=0", cache]
     told = train(given, "wire-codes-product", data, "start=sandbox", *corpus, "--prepare")
-    yield Job(data.name, [told], 200, share=0.0, after=("other-data",))  # most of it is there then
-    told = train(given, "wire-codes-back", back, "start=sandbox", "eval_every=0")
-    yield Job(back.name, [told, *shipped(back)], 350, after=ASKERS)
+    yield Job(data.name, [told], 200, share=0.0, after=ASKERS)
+    told = train(given, "wire-codes-back", back, "start=sandbox", "eval_every=0", cache)
+    yield Job(back.name, [told], 400, share=0.5)
     seeds = [given.out / f"codes-seed-{seed}" for seed in (0, 1)]
     for seed, out in enumerate(seeds):
-        told = train(given, "wire-codes-product", out, f"start={back}/wire", f"seed={seed}", "corpus.seed=0", *corpus)
+        told = train(given, "wire-codes-product", out, f"start={back}/wire", f"seed={seed}", *corpus)
         yield Job(out.name, [told], 960, after=(back.name, data.name))
     yield Job(mean.name, [averaged(mean, seeds), *shipped(mean)], 40, share=0.25, after=tuple(o.name for o in seeds))
-    for name in (back.name, mean.name):
-        yield measured_rows(given, name, "4", ["4", "--codes", "7"])
-        yield measured_rows(given, name, "4-half", ["4", "--slots", "half", "--codes", "7"])
+    for rows, slots in (("4-half", "half"), ("4-whole", "4"), ("4", "1")):
+        yield measured_rows(given, mean.name, rows, ["4", "--slots", slots, "--codes", "7"])
 
 
 def sharded(given: argparse.Namespace) -> Iterator[Job]:
